@@ -1,0 +1,78 @@
+"""The definition, token by token: slow on purpose, and the oracle of all the other formulations.
+
+    score(i, j) = scale * <q_i, k_j> + bias(i, j)      for every j in window(i), then for every additional key
+    lse_i       = log sum_j exp(score(i, j))
+    out_i       = sum_j exp(score(i, j) - lse_i) v_j
+
+Only the batch is vectorised. A layout of a thousand tokens takes a second; a photograph takes minutes.
+"""
+
+import torch
+from torch import Tensor
+
+from dinat_ref.attention.operands import Operands, every
+
+
+def loops_attention(operands: Operands, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Attend one token and one head at a time.
+
+    Shapes:
+        return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
+    Raises:
+        Nothing: the operands are already checked.
+    Cost: O(N K) Python steps.
+    Source: arXiv:2209.15001, eq. 1-3.
+    Example:
+        >>> from dinat_ref.attention.operands import prepare
+        >>> from dinat_ref.neighborhood import Neighborhood
+        >>> x = torch.arange(5.).reshape(1, 5, 1, 1)
+        >>> loops_attention(prepare(torch.zeros_like(x), x, x, Neighborhood((5,), 3)))[0].flatten()
+        tensor([1.0000, 1.0000, 2.0000, 3.0000, 3.0000])
+    """
+    batch, heads = operands.query.shape[0], operands.query.shape[-2]
+    outputs, lses = [], []
+    for token in operands.neighborhood.tokens():
+        for head in range(heads):
+            output, lse = _attend(operands, token, head)
+            outputs.append(output)
+            lses.append(lse)
+
+    layout = operands.neighborhood.layout
+    output = torch.stack(outputs, dim=1)  # [B, N H, Dv]
+    output = output.reshape(batch, *layout, heads, operands.value.shape[-1])
+    lse = torch.stack(lses, dim=1).reshape(batch, *layout, heads)
+    return output, lse if return_lse else None
+
+
+def _attend(operands: Operands, token: tuple[int, ...], head: int) -> tuple[Tensor, Tensor]:
+    """Attend from one token and one head: its output [B, Dv] and its lse [B]."""
+    head_kv = head // operands.group_size
+    query = operands.query[every(*token, head)]  # [B, D]
+
+    scores, values = [], []
+    for neighbor in operands.neighborhood.neighbors(token):
+        key = operands.key[every(*neighbor, head_kv)]  # [B, D]
+        score = operands.scale * (query * key).sum(-1)  # [B]
+        if operands.rpb is not None:
+            score = score + _bias(operands, token, neighbor, head)
+        scores.append(score)
+        values.append(operands.value[every(*neighbor, head_kv)])  # [B, Dv]
+    if operands.additional_keys is not None and operands.additional_values is not None:
+        for extra in range(operands.additional_keys.shape[1]):
+            scores.append(operands.scale * (query * operands.additional_keys[:, extra, head_kv]).sum(-1))
+            values.append(operands.additional_values[:, extra, head_kv])
+
+    score = torch.stack(scores, dim=-1)  # [B, keys]
+    lse = torch.logsumexp(score, dim=-1)  # [B]
+    weights = torch.exp(score - lse[:, None])  # [B, keys]
+    output = (weights[..., None] * torch.stack(values, dim=1)).sum(1)  # [B, Dv]
+    return output, lse
+
+
+def _bias(operands: Operands, token: tuple[int, ...], neighbor: tuple[int, ...], head: int) -> Tensor:
+    """Read the relative positional bias of one query and one key: a number."""
+    assert operands.rpb is not None
+    neighborhood = operands.neighborhood
+    steps = zip(token, neighbor, neighborhood.dilation, neighborhood.kernel_size, strict=True)
+    offsets = [(j - i) // dilation + kernel_size - 1 for i, j, dilation, kernel_size in steps]
+    return operands.rpb[(head, *offsets)]

@@ -1,0 +1,151 @@
+"""What every formulation may rely on: operands that were checked once, in a dtype fit for a softmax."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dinat_ref.neighborhood import Neighborhood
+
+Index = int | slice | Tensor
+
+
+@dataclass(frozen=True)
+class Operands:
+    """One call of the operator, checked: the tensors in the dtype it is computed in, and its neighborhood.
+
+    Shapes:
+        query [B, *layout, H, D], key [B, *layout, Hkv, D], value [B, *layout, Hkv, Dv],
+        rpb [H, 2k-1, ...], additional_keys [B, M, Hkv, D], additional_values [B, M, Hkv, Dv].
+    Source: arXiv:2209.15001, eq. 1-3.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    neighborhood: Neighborhood
+    scale: float | Tensor
+    rpb: Tensor | None = None
+    additional_keys: Tensor | None = None
+    additional_values: Tensor | None = None
+
+    @property
+    def group_size(self) -> int:
+        """The number of query heads that share one key head."""
+        return self.query.shape[-2] // self.key.shape[-2]
+
+
+def prepare(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    neighborhood: Neighborhood,
+    scale: float | Tensor | None = None,
+    rpb: Tensor | None = None,
+    additional_keys: Tensor | None = None,
+    additional_values: Tensor | None = None,
+) -> Operands:
+    """Check the tensors of a call against each other and take them to float32 at least.
+
+    Shapes:
+        as ``Operands``.
+    Raises:
+        TypeError: a tensor is not floating point; scale is not a number.
+        ValueError: shapes, dtypes or devices do not fit together.
+    Source: the project's own rules; scale: Vaswani et al., arXiv:1706.03762, eq. 1.
+    Example:
+        >>> x = torch.zeros(1, 5, 2, 8, dtype=torch.bfloat16)
+        >>> prepare(x, x, x, Neighborhood((5,), 3)).query.dtype
+        torch.float32
+    """
+    layout = neighborhood.layout
+    batch, heads, head_dim = query.shape[0], query.shape[-2], query.shape[-1]
+    heads_kv, head_dim_v = key.shape[-2], value.shape[-1]
+    _check_shape("key", key, (batch, *layout, heads_kv, head_dim), "query's batch, layout and head_dim")
+    _check_shape("value", value, (batch, *layout, heads_kv, head_dim_v), "query's batch and layout, key's heads")
+    if heads_kv == 0 or heads % heads_kv:
+        raise ValueError(f"query's heads must be a multiple of key's heads, got {heads} and {heads_kv}")
+    if (additional_keys is None) != (additional_values is None):
+        raise ValueError("additional_keys and additional_values must be given together")
+    if additional_keys is not None and additional_values is not None:
+        extra = additional_keys.shape[1] if additional_keys.ndim == 4 else 0
+        like = "batch, heads and head_dim of key (or value) around any number of tokens"
+        _check_shape("additional_keys", additional_keys, (batch, extra, heads_kv, head_dim), like)
+        _check_shape("additional_values", additional_values, (batch, extra, heads_kv, head_dim_v), like)
+    if rpb is not None:
+        offsets = tuple(2 * k - 1 for k in neighborhood.kernel_size)
+        _check_shape("rpb", rpb, (heads, *offsets), "query's heads, then 2 * kernel_size - 1 per axis")
+
+    tensors = {
+        "query": query,
+        "key": key,
+        "value": value,
+        "rpb": rpb,
+        "additional_keys": additional_keys,
+        "additional_values": additional_values,
+    }
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must have a floating point dtype, got {tensor.dtype}")
+        if tensor.dtype != query.dtype and name != "rpb":  # a parameter may stay float32 beside bfloat16 activations
+            raise ValueError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
+        if tensor.device != query.device:
+            raise ValueError(f"{name} must be on query's device {query.device}, got {tensor.device}")
+
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    in_dtype = {name: None if tensor is None else tensor.to(dtype) for name, tensor in tensors.items()}
+    return Operands(neighborhood=neighborhood, scale=_check_scale(scale, head_dim), **in_dtype)  # type: ignore[arg-type]
+
+
+def every(*index: Index) -> tuple[Index, ...]:
+    """Index the axes after the first: ``tensor[every(2, 3)]`` is ``tensor[:, 2, 3]``.
+
+    Shapes:
+        return: one entry more than given, the first a full slice
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> torch.zeros(2, 5, 7)[every(0, slice(0, 3))].shape
+        torch.Size([2, 3])
+    """
+    return (slice(None), *index)
+
+
+def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") -> tuple[int, ...]:
+    """Return the token layout of a tensor [B, *layout, H, D], for a given number of axes or any.
+
+    Shapes:
+        return: a tuple of integers.
+    Raises:
+        TypeError: not a tensor.
+        ValueError: the tensor has another number of dimensions.
+    Source: layouts of NATTEN >= 0.20.
+    Example:
+        >>> check_layout(torch.zeros(1, 5, 7, 2, 8), ndim=2)
+        (5, 7)
+    """
+    if not isinstance(query, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(query).__name__}")
+    if query.ndim < 4 or (ndim is not None and query.ndim != ndim + 3):
+        axes = "one or more" if ndim is None else str(ndim)
+        raise ValueError(f"{name} must be [batch, *layout, heads, head_dim] with {axes} axes, got {tuple(query.shape)}")
+    return tuple(int(length) for length in query.shape[1:-2])  # int: torch.compile may hand in symbols
+
+
+def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
+    if tuple(tensor.shape) != expected:
+        raise ValueError(f"{name} must have {meaning}: expected {expected}, got {tuple(tensor.shape)}")
+
+
+def _check_scale(scale: float | Tensor | None, head_dim: int) -> float | Tensor:
+    if scale is None:
+        return 1.0 / math.sqrt(head_dim) if head_dim else 1.0
+    if isinstance(scale, bool) or not (
+        isinstance(scale, (int, float)) or (isinstance(scale, Tensor) and scale.ndim == 0)
+    ):
+        raise TypeError(f"scale must be a number or None, got {scale!r}")
+    return scale if isinstance(scale, Tensor) else float(scale)

@@ -1,0 +1,57 @@
+"""The console script ``dinat-ref``: one line for each command, each in the room that it belongs to.
+
+A command is a module with ``configure(parser)``, which adds its arguments, and ``run(args)``, which returns the
+exit status. Bad input is raised as ``CommandError``. Only the command that was asked for is imported.
+"""
+
+import argparse
+import importlib
+import sys
+
+import dinat_ref
+from dinat_ref.command import CommandError
+
+COMMANDS = {
+    "tour": ("dinat_ref.tour", "see neighborhood attention at work on a photograph"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command: exit status 0 when it did its work, 2 when its input was bad.
+
+    Shapes:
+        none
+    Raises:
+        SystemExit: after --help, --version or a usage error.
+    Source: the project's own.
+    Example:
+        >>> main([])
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="dinat-ref",
+        description="The readable reference for neighborhood attention, dilated neighborhood attention and DiNAT.",
+    )
+    parser.add_argument("--version", action="version", version=f"dinat-ref {dinat_ref.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module_name, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if argv[:1] == [name]:
+            importlib.import_module(module_name).configure(command)
+    args = parser.parse_args(argv)
+    try:
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except CommandError as error:
+        print(f"dinat-ref {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ndinat-ref {args.command}: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

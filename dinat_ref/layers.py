@@ -1,0 +1,163 @@
+"""Neighborhood attention as a layer: project to queries, keys and values, attend, project back."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
+from dinat_ref.neighborhood import per_axis
+
+
+class NeighborhoodAttention(nn.Module):
+    """A multi-head neighborhood attention layer over ``ndim`` axes; use the 1D, 2D and 3D classes.
+
+    Shapes:
+        input and return: [B, *layout, embed_dim]
+        qkv.weight [3 embed_dim, embed_dim], proj.weight [embed_dim, embed_dim], rpb [num_heads, 2k-1, ...]
+    Args:
+        embed_dim: channels of a token, a multiple of num_heads.
+        num_heads: number of heads; head_dim = embed_dim / num_heads.
+        kernel_size, stride, dilation, is_causal: as ``neighborhood_attention``.
+        qkv_bias: give the qkv projection a bias.
+        rpb: learn a relative positional bias.
+        attn_drop: probability of dropping an attention weight (in training; the weights are then made explicit).
+        proj_drop: probability of dropping an output.
+        impl: the formulation, see ``dinat_ref.attention.functional``.
+        device, dtype: of the parameters.
+    Raises:
+        ValueError: embed_dim is not a multiple of num_heads; when called, the input does not fit.
+    Source: Hassani et al., arXiv:2204.07143, section 3.
+    Example:
+        >>> layer = NeighborhoodAttention2D(embed_dim=32, num_heads=4, kernel_size=3, dilation=2, rpb=True)
+        >>> layer(torch.randn(1, 6, 7, 32)).shape
+        torch.Size([1, 6, 7, 32])
+    """
+
+    ndim: int
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        is_causal: bool | Sequence[bool] = False,
+        qkv_bias: bool = True,
+        rpb: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        *,
+        impl: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Make the parameters and initialise them."""
+        super().__init__()
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
+        axes = (1,) * self.ndim
+        self.embed_dim, self.num_heads, self.impl = embed_dim, num_heads, impl
+        self.kernel_size = per_axis("kernel_size", kernel_size, axes)
+        self.stride = per_axis("stride", stride, axes)
+        self.dilation = per_axis("dilation", dilation, axes)
+        self.is_causal = per_axis("is_causal", is_causal, axes)
+
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.proj = nn.Linear(embed_dim, embed_dim, device=device, dtype=dtype)
+        self.rpb: nn.Parameter | None = None
+        if rpb:
+            offsets = [2 * size - 1 for size in self.kernel_size]
+            self.rpb = nn.Parameter(torch.empty(num_heads, *offsets, device=device, dtype=dtype))
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights and rpb from a normal distribution of deviation 0.02, cut at +-2; biases are zero."""
+        for linear in (self.qkv, self.proj):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+        if self.rpb is not None:
+            nn.init.trunc_normal_(self.rpb, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: [B, *layout, embed_dim] -> [B, *layout, embed_dim]."""
+        if x.ndim != self.ndim + 2 or x.shape[-1] != self.embed_dim:
+            expected = f"[batch, {self.ndim} axes, {self.embed_dim}]"
+            raise ValueError(f"input must be {expected}, got {tuple(x.shape)}")
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, *layout, 3, H, D]
+        query, key, value = qkv.unbind(-3)  # each [B, *layout, H, D]
+        where = (self.kernel_size, self.stride, self.dilation, self.is_causal)
+        if self.training and self.attn_drop.p > 0:
+            weights = neighborhood_weights(query, key, *where, rpb=self.rpb)  # [B, *layout, H, K]
+            output = neighborhood_av(self.attn_drop(weights), value, *where)
+        else:
+            attended = neighborhood_attention(query, key, value, *where, rpb=self.rpb, impl=self.impl)
+            assert isinstance(attended, Tensor)
+            output = attended
+        return self.proj_drop(self.proj(output.flatten(-2)))
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print(layer)`` shows them."""
+        text = f"{self.embed_dim}, num_heads={self.num_heads}, kernel_size={self.kernel_size}"
+        for name, default in (("stride", 1), ("dilation", 1), ("is_causal", False)):
+            if any(value != default for value in getattr(self, name)):
+                text += f", {name}={getattr(self, name)}"
+        return text + f", rpb={self.rpb is not None}" + (f", impl={self.impl!r}" if self.impl != "auto" else "")
+
+
+class NeighborhoodAttention1D(NeighborhoodAttention):
+    """Neighborhood attention over sequences.
+
+    Shapes:
+        input and return: [B, X, embed_dim]
+    Args:
+        As ``NeighborhoodAttention``.
+    Raises:
+        ValueError: embed_dim is not a multiple of num_heads; when called, the input does not fit.
+    Source: Hassani et al., arXiv:2204.07143, section 3.
+    Example:
+        >>> NeighborhoodAttention1D(32, num_heads=4, kernel_size=5, is_causal=True)(torch.randn(2, 9, 32)).shape
+        torch.Size([2, 9, 32])
+    """
+
+    ndim = 1
+
+
+class NeighborhoodAttention2D(NeighborhoodAttention):
+    """Neighborhood attention over feature maps, the layer of NAT and DiNAT.
+
+    Shapes:
+        input and return: [B, X, Y, embed_dim]
+    Args:
+        As ``NeighborhoodAttention``.
+    Raises:
+        ValueError: embed_dim is not a multiple of num_heads; when called, the input does not fit.
+    Source: Hassani et al., arXiv:2204.07143, section 3; dilation: arXiv:2209.15001.
+    Example:
+        >>> NeighborhoodAttention2D(32, num_heads=4, kernel_size=(3, 5))(torch.randn(2, 6, 7, 32)).shape
+        torch.Size([2, 6, 7, 32])
+    """
+
+    ndim = 2
+
+
+class NeighborhoodAttention3D(NeighborhoodAttention):
+    """Neighborhood attention over video and volumes.
+
+    Shapes:
+        input and return: [B, X, Y, Z, embed_dim]
+    Args:
+        As ``NeighborhoodAttention``.
+    Raises:
+        ValueError: embed_dim is not a multiple of num_heads; when called, the input does not fit.
+    Source: Hassani et al., arXiv:2204.07143, section 3; the argument order of NATTEN.
+    Example:
+        >>> NeighborhoodAttention3D(32, num_heads=4, kernel_size=3)(torch.randn(1, 4, 5, 6, 32)).shape
+        torch.Size([1, 4, 5, 6, 32])
+    """
+
+    ndim = 3

@@ -1,0 +1,234 @@
+"""A neighborhood of any number of axes: the Cartesian product of one window per axis.
+
+``Neighborhood`` checks and normalises the arguments once, then answers in tables of token numbers.
+Tokens are numbered row-major, the last axis fastest, and so are the keys of a window::
+
+    layout (3, 4)         0  1  2  3        kernel_size 3: token 0 attends   0 1 2
+                          4  5  6  7                                         4 5 6
+                          8  9 10 11                                         8 9 10
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from dinat_ref.window import check_axis, check_integer, window
+
+Scalar = TypeVar("Scalar", int, bool)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # not traced by torch.compile
+def axis_windows(
+    length: int, kernel_size: int, stride: int = 1, dilation: int = 1, is_causal: bool = False
+) -> tuple[range, ...]:
+    """List the windows of all queries of one axis; computed once per set of arguments.
+
+    Shapes:
+        return: length ranges.
+    Raises:
+        TypeError, ValueError: as ``window``.
+    Source: arXiv:2204.07143, eq. 1-3.
+    Example:
+        >>> axis_windows(4, 3)
+        (range(0, 3), range(0, 3), range(1, 4), range(1, 4))
+    """
+    return _axis_windows(length, kernel_size, stride, dilation, is_causal)
+
+
+@lru_cache(maxsize=1024)
+def _axis_windows(*arguments: int) -> tuple[range, ...]:
+    return tuple(window(i, *arguments) for i in range(arguments[0]))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, init=False)
+class Neighborhood:
+    """The neighborhoods of all tokens of a layout, by one kernel_size, stride, dilation and causality per axis.
+
+    An int or bool stands for every axis; a tuple has one entry per axis. The value is frozen and hashable.
+
+    Shapes:
+        N = the number of tokens (the product of layout), K = the number of keys (the product of kernel_size).
+    Args:
+        layout: number of tokens on each axis, (X,), (X, Y), (X, Y, Z) or more.
+        kernel_size: window width in tokens; kernel_size * dilation <= layout.
+        stride: number of consecutive queries of a dilation group that share a window; 1 <= stride <= kernel_size.
+        dilation: distance between neighbouring keys in tokens.
+        is_causal: attend nothing behind the query on that axis.
+    Raises:
+        TypeError: an argument is not an integer (is_causal: not a bool).
+        ValueError: an argument is outside its limits, or has not one entry per axis.
+    Source: Hassani & Shi, arXiv:2209.15001; stride: arXiv:2504.16922.
+    Example:
+        >>> Neighborhood((3, 4), kernel_size=3)
+        Neighborhood(layout=(3, 4), kernel_size=(3, 3), stride=(1, 1), dilation=(1, 1), is_causal=(False, False))
+        >>> Neighborhood((5,), kernel_size=3).indices()
+        tensor([[0, 1, 2],
+                [0, 1, 2],
+                [1, 2, 3],
+                [2, 3, 4],
+                [2, 3, 4]])
+        >>> Neighborhood((5,), kernel_size=(3, 3))
+        Traceback (most recent call last):
+        ValueError: kernel_size must have one entry per axis: the layout (5,) has 1, got (3, 3)
+    """
+
+    layout: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    is_causal: tuple[bool, ...]
+
+    def __init__(
+        self,
+        layout: Sequence[int],
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        is_causal: bool | Sequence[bool] = False,
+    ) -> None:
+        """Check the arguments and give every axis its own entry."""
+        if not isinstance(layout, Sequence) or isinstance(layout, str) or len(layout) < 1:
+            raise ValueError(f"layout must list the number of tokens of at least one axis, got {layout!r}")
+        layout = tuple(check_integer(f"layout on axis {axis}", length) for axis, length in enumerate(layout))
+        # object.__setattr__ is how a frozen dataclass fills its own fields
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "kernel_size", per_axis("kernel_size", kernel_size, layout))
+        object.__setattr__(self, "stride", per_axis("stride", stride, layout))
+        object.__setattr__(self, "dilation", per_axis("dilation", dilation, layout))
+        object.__setattr__(self, "is_causal", per_axis("is_causal", is_causal, layout))
+        for axis, arguments in enumerate(self.axes):
+            check_axis(*arguments, axis=axis)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.layout)
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the number of tokens of the layout."""
+        return math.prod(self.layout)
+
+    @property
+    def num_keys(self) -> int:
+        """K, the number of keys of a query; a causal query near the left edge has fewer valid ones."""
+        return math.prod(self.kernel_size)
+
+    @property
+    def axes(self) -> tuple[tuple[int, int, int, int, bool], ...]:
+        """The arguments (length, kernel_size, stride, dilation, is_causal) of each axis."""
+        return tuple(zip(self.layout, self.kernel_size, self.stride, self.dilation, self.is_causal, strict=True))
+
+    def windows(self, axis: int) -> tuple[range, ...]:
+        """The window of every position of one axis."""
+        return axis_windows(*self.axes[axis])
+
+    def tokens(self) -> Iterator[tuple[int, ...]]:
+        """All tokens as coordinates, row-major."""
+        return itertools.product(*(range(length) for length in self.layout))
+
+    def neighbors(self, token: Sequence[int]) -> list[tuple[int, ...]]:
+        """The coordinates of the keys that one token attends, row-major: the definition, spelt out."""
+        return list(itertools.product(*(self.windows(axis)[i] for axis, i in enumerate(token))))
+
+    def axis_table(self, axis: int, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+        """The keys of every position of one axis, and which of them are valid: two tensors [length, kernel_size].
+
+        Slots that a causal window does not fill come last, hold the query itself, and are not valid.
+        """
+        length, kernel_size, _, dilation, _ = self.axes[axis]
+        windows = self.windows(axis)
+        first = torch.tensor([keys.start for keys in windows], device=device)[:, None]  # [L, 1]
+        count = torch.tensor([len(keys) for keys in windows], device=device)[:, None]  # [L, 1]
+        slot = torch.arange(kernel_size, device=device)  # [k]
+        query = torch.arange(length, device=device)[:, None]  # [L, 1]
+        valid = slot < count  # [L, k]
+        return torch.where(valid, first + dilation * slot, query), valid
+
+    def indices(self, device: torch.device | str | None = None) -> Tensor:
+        """The row-major token numbers of every query's keys, valid ones first: int64 [N, K]."""
+        return self._table(device)[0]
+
+    def valid(self, device: torch.device | str | None = None) -> Tensor:
+        """Which entries of ``indices`` are keys: bool [N, K], False only where a causal window has fewer."""
+        return self._table(device)[1]
+
+    def _table(self, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
+        """Combine the axes: a token's number is the sum of its coordinates times the axes' strides."""
+        number = torch.zeros((1, 1), dtype=torch.int64, device=device)  # [queries so far, keys so far]
+        valid = torch.ones((1, 1), dtype=torch.bool, device=device)
+        for axis, length in enumerate(self.layout):
+            keys, keys_valid = self.axis_table(axis, device)  # [L, k]
+            number = number[:, None, :, None] * length + keys[None, :, None, :]  # [N', L, K', k]
+            valid = valid[:, None, :, None] & keys_valid[None, :, None, :]
+            number, valid = number.flatten(2).flatten(0, 1), valid.flatten(2).flatten(0, 1)  # [N' L, K' k]
+        if any(self.is_causal):
+            order = torch.argsort((~valid).to(torch.uint8), dim=1, stable=True)  # valid keys first, still row-major
+            number, valid = number.gather(1, order), valid.gather(1, order)
+        return number, valid
+
+    def mask(self, device: torch.device | str | None = None) -> Tensor:
+        """Which key each query attends, as a dense matrix: bool [N, N], rows are queries."""
+        mask = torch.ones((1, 1), dtype=torch.bool, device=device)
+        for axis, length in enumerate(self.layout):
+            rows = [[j in keys for j in range(length)] for keys in self.windows(axis)]
+            attends = torch.tensor(rows, dtype=torch.bool, device=device)  # [L, L]
+            mask = (mask[:, None, :, None] & attends[None, :, None, :]).flatten(2).flatten(0, 1)  # [N' L, N' L]
+        return mask
+
+    def attended_by(self, token: int | Sequence[int]) -> list[int]:
+        """The inverse neighborhood: row-major numbers of the queries that attend a token.
+
+        Args:
+            token: a row-major number, or one coordinate per axis.
+        Raises:
+            ValueError: the token is not in the layout.
+        """
+        coordinates = self.coordinates(token) if isinstance(token, int) else tuple(token)
+        if len(coordinates) != self.ndim or not all(0 <= i < n for i, n in zip(coordinates, self.layout, strict=True)):
+            raise ValueError(f"token must lie in the layout {self.layout}, got {token}")
+        queries = [[i for i, keys in enumerate(self.windows(axis)) if j in keys] for axis, j in enumerate(coordinates)]
+        return [self.number(query) for query in itertools.product(*queries)]
+
+    def number(self, token: Sequence[int]) -> int:
+        """The row-major number of a token given by its coordinates."""
+        number = 0
+        for i, length in zip(token, self.layout, strict=True):
+            number = number * length + i
+        return number
+
+    def coordinates(self, number: int) -> tuple[int, ...]:
+        """The coordinates of a token given by its row-major number."""
+        if not 0 <= number < self.num_tokens:
+            raise ValueError(f"token must be in 0 .. {self.num_tokens - 1}, got {number}")
+        coordinates = []
+        for length in reversed(self.layout):
+            number, i = divmod(number, length)
+            coordinates.append(i)
+        return tuple(reversed(coordinates))
+
+
+def per_axis(name: str, value: Scalar | Sequence[Scalar], layout: Sequence[int]) -> tuple[Scalar, ...]:
+    """Give every axis of a layout its own entry: one value is repeated, a sequence must have one entry per axis.
+
+    Shapes:
+        return: a tuple of len(layout) entries.
+    Raises:
+        ValueError: a sequence of another length.
+    Source: the project's own rule.
+    Example:
+        >>> per_axis("stride", 2, layout=(5, 7))
+        (2, 2)
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return (value,) * len(layout)
+    if len(value) != len(layout):
+        axes = f"the layout {tuple(layout)} has {len(layout)}"
+        raise ValueError(f"{name} must have one entry per axis: {axes}, got {tuple(value)}")
+    return tuple(value)
