@@ -121,9 +121,7 @@ def check_integer(name: str, value: object) -> int:
         >>> check_integer("stride", 2)
         2
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):  # NumPy's integers have an index, floats have none
+    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     return operator.index(value)
 

@@ -1,6 +1,7 @@
 """What every formulation may rely on: operands that were checked once, in a dtype fit for a softmax."""
 
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -133,7 +134,7 @@ def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") ->
     if query.ndim < 4 or (ndim is not None and query.ndim != ndim + 3):
         axes = "one or more" if ndim is None else str(ndim)
         raise ValueError(f"{name} must be [batch, *layout, heads, head_dim] with {axes} axes, got {tuple(query.shape)}")
-    return tuple(int(length) for length in query.shape[1:-2])  # int: torch.compile may hand in symbols
+    return tuple(operator.index(length) for length in query.shape[1:-2])  # plain integers, not symbols
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
