@@ -1,5 +1,7 @@
 """Maps hold the same numbers as the operator: P V is its output, and P^T dO its gradient."""
 
+from dataclasses import dataclass
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -10,29 +12,37 @@ from dinat_ref import Neighborhood, neighborhood_attention, neighborhood_weights
 from dinat_ref.analysis.attention_maps import attention_map, entropy, reach, rollout, scatter_weights
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A neighborhood, and a seed for tensors with grouped heads, a bias and some additional keys."""
+
+    neighborhood: Neighborhood
+    extra: int
+    seed: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        layout, kernel, extra = self.neighborhood.layout, self.neighborhood.kernel_size, self.extra
+        shapes = {
+            "query": (2, *layout, 4, 3),
+            "key": (2, *layout, 2, 3),
+            "value": (2, *layout, 2, 5),
+            "rpb": (4, *(2 * size - 1 for size in kernel)),
+            "additional_keys": (2, extra, 2, 3),
+        }
+        generator = torch.Generator().manual_seed(self.seed)
+        return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+
+
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Neighborhood, dict[str, Tensor], int]:
-    """A neighborhood, tensors with grouped heads and a bias, and a number of additional keys."""
+def problems(draw: st.DrawFn) -> Problem:
     layout = tuple(draw(st.lists(st.integers(2, 7), min_size=1, max_size=2)))
     kernel = tuple(draw(st.integers(1, length)) for length in layout)
     dilation = tuple(draw(st.integers(1, length // size)) for length, size in zip(layout, kernel, strict=True))
     stride = tuple(draw(st.integers(1, size)) for size in kernel)
     causal = tuple(draw(st.booleans()) for _ in layout)
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    extra = draw(st.integers(0, 2))
-    tensors = {
-        "query": normal(2, *layout, 4, 3),
-        "key": normal(2, *layout, 2, 3),
-        "value": normal(2, *layout, 2, 5),
-        "rpb": normal(4, *(2 * size - 1 for size in kernel)),
-        "additional_keys": normal(2, extra, 2, 3),
-        "additional_values": normal(2, extra, 2, 5),
-    }
-    return Neighborhood(layout, kernel, stride, dilation, causal), tensors, extra
+    return Problem(
+        Neighborhood(layout, kernel, stride, dilation, causal), draw(st.integers(0, 2)), draw(st.integers(0, 999))
+    )
 
 
 def arguments(neighborhood: Neighborhood) -> tuple[tuple[int, ...], ...]:
@@ -40,8 +50,8 @@ def arguments(neighborhood: Neighborhood) -> tuple[tuple[int, ...], ...]:
 
 
 @given(problems())
-def test_scattered_weights_times_values_are_the_output(problem: tuple[Neighborhood, dict[str, Tensor], int]) -> None:
-    neighborhood, tensors, _ = problem
+def test_scattered_weights_times_values_are_the_output(problem: Problem) -> None:
+    neighborhood, tensors = problem.neighborhood, problem.tensors()
     query, key, value, rpb = (tensors[name] for name in ("query", "key", "value", "rpb"))
     weights = neighborhood_weights(query, key, *arguments(neighborhood), rpb=rpb)
     matrix = scatter_weights(weights, neighborhood)  # [B, H, N, N]
@@ -53,20 +63,20 @@ def test_scattered_weights_times_values_are_the_output(problem: tuple[Neighborho
 
 
 @given(problems())
-def test_additional_keys_are_left_out_of_maps(problem: tuple[Neighborhood, dict[str, Tensor], int]) -> None:
-    neighborhood, tensors, extra = problem
+def test_additional_keys_are_left_out_of_maps(problem: Problem) -> None:
+    neighborhood, tensors = problem.neighborhood, problem.tensors()
     weights = neighborhood_weights(
         tensors["query"], tensors["key"], *arguments(neighborhood), additional_keys=tensors["additional_keys"]
     )
     sums = scatter_weights(weights, neighborhood).sum(-1)  # [B, H, N]
     taken = weights[..., neighborhood.num_keys :].sum(-1).flatten(1, -2).transpose(1, 2)
     torch.testing.assert_close(sums, 1 - taken, rtol=1e-12, atol=1e-12)
-    assert weights.shape[-1] == neighborhood.num_keys + extra
+    assert weights.shape[-1] == neighborhood.num_keys + problem.extra
 
 
 @given(problems())
-def test_one_query_is_one_row(problem: tuple[Neighborhood, dict[str, Tensor], int]) -> None:
-    neighborhood, tensors, _ = problem
+def test_one_query_is_one_row(problem: Problem) -> None:
+    neighborhood, tensors = problem.neighborhood, problem.tensors()
     query, key, rpb = (tensors[name] for name in ("query", "key", "rpb"))
     matrix = scatter_weights(neighborhood_weights(query, key, *arguments(neighborhood), rpb=rpb), neighborhood)
     for token in neighborhood.tokens():
@@ -75,8 +85,8 @@ def test_one_query_is_one_row(problem: tuple[Neighborhood, dict[str, Tensor], in
 
 
 @given(problems())
-def test_entropy_and_reach_from_the_dense_matrix(problem: tuple[Neighborhood, dict[str, Tensor], int]) -> None:
-    neighborhood, tensors, _ = problem
+def test_entropy_and_reach_from_the_dense_matrix(problem: Problem) -> None:
+    neighborhood, tensors = problem.neighborhood, problem.tensors()
     weights = neighborhood_weights(tensors["query"], tensors["key"], *arguments(neighborhood))
     matrix = scatter_weights(weights, neighborhood)
     places = torch.tensor(list(neighborhood.tokens()), dtype=torch.float64)  # [N, ndim]
@@ -89,8 +99,8 @@ def test_entropy_and_reach_from_the_dense_matrix(problem: tuple[Neighborhood, di
 
 
 @given(problems(), st.sampled_from([0.0, 0.5, 0.9]))
-def test_rollout_is_the_dense_product(problem: tuple[Neighborhood, dict[str, Tensor], int], residual: float) -> None:
-    neighborhood, tensors, _ = problem
+def test_rollout_is_the_dense_product(problem: Problem, residual: float) -> None:
+    neighborhood, tensors = problem.neighborhood, problem.tensors()
     first = neighborhood_weights(tensors["query"], tensors["key"], *arguments(neighborhood))
     second = neighborhood_weights(-tensors["query"], tensors["key"], *arguments(neighborhood))
     eye = torch.eye(neighborhood.num_tokens, dtype=torch.float64)
@@ -101,8 +111,8 @@ def test_rollout_is_the_dense_product(problem: tuple[Neighborhood, dict[str, Ten
 
 
 @given(problems())
-def test_backward_is_the_transpose(problem: tuple[Neighborhood, dict[str, Tensor], int]) -> None:
-    neighborhood, tensors, _ = problem
+def test_backward_is_the_transpose(problem: Problem) -> None:
+    neighborhood, tensors = problem.neighborhood, problem.tensors()
     query, key = tensors["query"], tensors["key"]
     value = tensors["value"].clone().requires_grad_()
     output = neighborhood_attention(query, key, value, *arguments(neighborhood))
