@@ -1,0 +1,1 @@
+"""Numbers about attention and models, computed and never drawn here."""
