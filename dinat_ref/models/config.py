@@ -177,16 +177,20 @@ class DinatConfig:
         known = {entry.name: settings[entry.name] for entry in fields(cls) if entry.name in settings}
         if model_type == "nat":
             known["dilations"] = [[1] * depth for depth in settings.get("depths", MINI_DEPTHS)]
-        if known.get("id2label") is not None:
-            known.pop("num_labels", None)
+        if (names := known.get("id2label")) is not None:
+            known["num_labels"] = len(names)
+            if names == {
+                number: f"LABEL_{number}" for number in names
+            }:  # what files say where nobody named the classes
+                del known["id2label"]
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         """List the settings as ``config.json`` holds them."""
         settings = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        if self.id2label is None:
-            settings["id2label"] = {number: f"LABEL_{number}" for number in range(self.num_labels or 0)}
-        settings["id2label"] = {str(number): name for number, name in settings["id2label"].items()}
+        names = self.id2label or {number: f"LABEL_{number}" for number in range(self.num_labels or 0)}
+        settings["id2label"] = {str(number): name for number, name in names.items()}
+        del settings["num_labels"]  # the number of names
         settings["label2id"] = {name: int(number) for number, name in settings["id2label"].items()}
         derived = {"model_type": self.model_type, "hidden_size": self.hidden_size, "stage_names": self.stage_names}
         return settings | derived
