@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 01 · Draw a window
 #
-# Self attention lets every token look at every other one. Neighborhood attention lets it look at the tokens around it:
-# a *window*. This tutorial is about that one word.
+# Self attention lets every token look at every other one. Neighborhood attention lets it look at the tokens around
+# it: a *window*. This tutorial is about that one word.
 #
-# **What you'll do:** write down the window of a token on one axis, put two axes together, and see what attention makes
-# of it.
+# **What you'll do:** write down the window of a token on one axis, put two axes together, and see what attention
+# makes of it.
 #
 # **What you'll need:** `pip install dinat-ref`, and what a dot product is.
 
@@ -20,8 +20,8 @@ from dinat_ref.window import picture
 # %% [markdown]
 # ## One axis
 #
-# Nine tokens stand in a row. The query at position 4, with `kernel_size=3`, attends itself and one neighbor on each side.
-# A window is a Python `range`, and `window.py` is the only place in this package that knows how to make one.
+# Nine tokens stand in a row. The query at position 4, with `kernel_size=3`, attends itself and one neighbor on each
+# side. A window is a Python `range`, and `window.py` is the only place in this package that knows how to make one.
 
 # %%
 print(window(4, length=9, kernel_size=3), "=", list(window(4, length=9, kernel_size=3)))
@@ -33,9 +33,9 @@ print(window(4, length=9, kernel_size=3), "=", list(window(4, length=9, kernel_s
 print(picture(9, 3))
 
 # %% [markdown]
-# Look at the first and the last row. Position 0 has no left neighbor, so its window is *shifted* to the right. It is not
-# cut: every query attends exactly three keys, wherever it stands. That is a claim, and a claim can be checked for every
-# axis up to 16 tokens.
+# Look at the first and the last row. Position 0 has no left neighbor, so its window is *shifted* to the right. It is
+# not cut: every query attends exactly three keys, wherever it stands. That is a claim, and a claim can be checked for
+# every axis up to 16 tokens.
 
 # %%
 checked = 0
@@ -53,8 +53,8 @@ print(f"{checked} windows checked")
 # %% [markdown]
 # ## Two axes
 #
-# A picture has rows and columns. The neighborhood of a token is simply every row of its row window, combined with every
-# column of its column window. `Neighborhood` holds the arguments and answers questions.
+# A picture has rows and columns. The neighborhood of a token is simply every row of its row window, combined with
+# every column of its column window. `Neighborhood` holds the arguments and answers questions.
 
 # %%
 neighborhood = Neighborhood((6, 8), kernel_size=3)
@@ -72,12 +72,14 @@ figure
 #
 # ## What attention does with a window
 #
-# Attention compares a query with its keys, turns the scores into weights that sum to one, and mixes the values with them:
+# Attention compares a query with its keys, turns the scores into weights that sum to one, and mixes the values with
+# them:
 #
-# $$\text{out}_i = \sum_{j \,\in\, \text{window}(i)} \text{softmax}_j\big(\text{scale}\cdot\langle q_i, k_j\rangle\big)\; v_j$$
+# $$\text{out}_i = \sum_{j \,\in\, \text{window}(i)} \text{softmax}_j\big(\text{scale}\cdot\langle q_i,
+# k_j\rangle\big)\; v_j$$
 #
-# Tensors are `[batch, rows, columns, heads, head_dim]`. If all queries are zero, all scores are equal, and the output is the
-# plain mean over the window. Away from the edges that is what average pooling computes.
+# Tensors are `[batch, rows, columns, heads, head_dim]`. If all queries are zero, all scores are equal, and the output
+# is the plain mean over the window. Away from the edges that is what average pooling computes.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -89,8 +91,8 @@ torch.testing.assert_close(mean[1:-1, 1:-1], pooled, rtol=1e-5, atol=1e-6)
 print("inside, attention with zero queries is average pooling")
 
 # %% [markdown]
-# With queries that say something, the weights differ. `neighborhood_weights` shows them: nine numbers for each token, in the
-# order of its keys.
+# With queries that say something, the weights differ. `neighborhood_weights` shows them: nine numbers for each token,
+# in the order of its keys.
 
 # %%
 tokens = torch.randn(1, 6, 8, 1, 4, generator=generator)
@@ -100,8 +102,8 @@ print([round(weight, 2) for weight in weights[0, 2, 3, 0].tolist()])
 torch.testing.assert_close(weights.sum(-1), torch.ones(1, 6, 8, 1), rtol=1e-5, atol=1e-6)
 
 # %% [markdown]
-# How can you see *which* keys an operator used, if all you have is its output? Put a 1 into one value and 0 into all others:
-# the output at a query is then exactly its weight on that key, and where the output is zero, nobody looked.
+# How can you see *which* keys an operator used, if all you have is its output? Put a 1 into one value and 0 into all
+# others: the output at a query is then exactly its weight on that key, and where the output is zero, nobody looked.
 
 # %%
 one_hot = torch.zeros(1, 6, 8, 1, 1)
@@ -117,10 +119,11 @@ assert {tuple(place) for place in seen_by.nonzero().tolist()} == {
 #
 # * Print `picture(8, 4)`. On which side of the query does an even window have more keys?
 # * What is the largest kernel an axis of 9 tokens allows? What is attention called then?
-# * In the last cell put the 1 at the corner `(0, 0)`. How many queries attend the corner, and how many does it attend? Tutorial 05
-#   comes back to that.
+# * In the last cell put the 1 at the corner `(0, 0)`. How many queries attend the corner, and how many does it attend?
+#   Tutorial 05 comes back to that.
 #
 # ## Further reading
 #
-# * Hassani et al., *Neighborhood Attention Transformer*, [arXiv:2204.07143](https://arxiv.org/abs/2204.07143), section 3.
+# * Hassani et al., *Neighborhood Attention Transformer*, [arXiv:2204.07143](https://arxiv.org/abs/2204.07143), section
+#   3.
 # * `dinat_ref/window.py`, the definition in forty lines. Next: [02, meet the edges](02_meet_the_edges.ipynb).

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # 02 · Meet the edges
 #
-# In the middle of a picture everybody agrees what a window is. At the edge there are at least four opinions, and most bugs of
-# neighborhood attention live where they differ.
+# In the middle of a picture everybody agrees what a window is. At the edge there are at least four opinions, and most
+# bugs of neighborhood attention live where they differ.
 #
-# **What you'll do:** compare the four answers, see what each does to a plain grey picture, and measure what the right one costs.
+# **What you'll do:** compare the four answers, see what each does to a plain grey picture, and measure what the right
+# one costs.
 #
 # **What you'll need:** [01, draw a window](01_draw_a_window.ipynb).
 
@@ -37,13 +38,14 @@ for answer, keys in answers.items():
     print(f"{answer:36} {keys}")
 
 # %% [markdown]
-# Neighborhood attention shifts. Two properties speak for it. Every query has the same number of keys, so edge queries are no
-# poorer than others. And nothing is invented: all keys are real tokens, and near ones.
+# Neighborhood attention shifts. Two properties speak for it. Every query has the same number of keys, so edge queries
+# are no poorer than others. And nothing is invented: all keys are real tokens, and near ones.
 #
 # ## What padding does to a grey picture
 #
-# Attention is a weighted *mean*. The mean of equal numbers is that number, so a grey picture must stay grey. Padding adds
-# keys that are not there: a padded key is a zero vector, its score is 0, and exp(0) = 1 takes a full share of the weight.
+# Attention is a weighted *mean*. The mean of equal numbers is that number, so a grey picture must stay grey. Padding
+# adds keys that are not there: a padded key is a zero vector, its score is 0, and exp(0) = 1 takes a full share of
+# the weight.
 
 # %%
 grey = torch.full((1, 7, 1, 1), 0.5)
@@ -55,12 +57,13 @@ torch.testing.assert_close(na1d(zeros, zeros, grey, kernel_size=5), grey, rtol=1
 assert padded[0] < 0.5
 
 # %% [markdown]
-# The padded picture gets a dark frame. A test with constant values finds this bug in one line; that is why
-# *constant V comes back constant* is the first law in this project's tests.
+# The padded picture gets a dark frame. A test with constant values finds this bug in one line; that is why *constant
+# V comes back constant* is the first law in this project's tests.
 #
 # ## Three windows
 #
-# The dashed outline is where the window would lie without the edge, the arrow is the shift. In the corner both axes shift.
+# The dashed outline is where the window would lie without the edge, the arrow is the shift. In the corner both axes
+# shift.
 
 # %%
 neighborhood = Neighborhood((12, 12), kernel_size=5)
@@ -76,9 +79,9 @@ figure
 # %% [markdown]
 # ## Neighbors at the edge share a window
 #
-# The first three queries of a row all attend columns 0 to 4. With zero queries they give the same mean, and you can read the
-# shift off the output. This five-number example is worth remembering; if your own kernel prints `1 1 2 3 3`, its edges are
-# right.
+# The first three queries of a row all attend columns 0 to 4. With zero queries they give the same mean, and you can
+# read the shift off the output. This five-number example is worth remembering; if your own kernel prints `1 1 2 3 3`,
+# its edges are right.
 
 # %%
 x = torch.arange(5.0).reshape(1, 5, 1, 1)
@@ -89,9 +92,9 @@ torch.testing.assert_close(means, torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0]), rtol=
 # %% [markdown]
 # ## The bias table has a rim for them
 #
-# Models add a learned number to every score, by the *offset* between query and key. In the middle, offsets run from -2 to 2. The
-# first query sees offsets 0 to 4, the last -4 to 0. So the table needs 2k - 1 = 9 entries per axis, and its rim is read by
-# edge queries only.
+# Models add a learned number to every score, by the *offset* between query and key. In the middle, offsets run from
+# -2 to 2. The first query sees offsets 0 to 4, the last -4 to 0. So the table needs 2k - 1 = 9 entries per axis, and
+# its rim is read by edge queries only.
 
 # %%
 offsets = bias_index(Neighborhood((7,), kernel_size=5))[0] - 4
@@ -103,9 +106,10 @@ assert offsets[3].tolist() == [-2, -1, 0, 1, 2]
 # %% [markdown]
 # ## What it costs
 #
-# Shifting is not free. Tokens near an edge see another window than the same tokens would inside a larger picture. Take two crops
-# of one picture: of 48 tokens that both contain, 3 at each end attend something else. The other 87.5 % do not notice, wherever the
-# crop begins. (Windows that tile the picture, as Swin's do, keep *none* unless the shift happens to fit.)
+# Shifting is not free. Tokens near an edge see another window than the same tokens would inside a larger picture.
+# Take two crops of one picture: of 48 tokens that both contain, 3 at each end attend something else. The other 87.5 %
+# do not notice, wherever the crop begins. (Windows that tile the picture, as Swin's do, keep *none* unless the shift
+# happens to fit.)
 
 # %%
 for distance in (1, 5, 8, 16):
@@ -114,8 +118,8 @@ for distance in (1, 5, 8, 16):
     assert share == 42 / 48
 
 # %% [markdown]
-# And attention is no longer fair. Every query gives 25 looks, but who receives them? The corner is attended by 9 queries,
-# a token four steps from two edges by 49: it belongs to all those shifted windows.
+# And attention is no longer fair. Every query gives 25 looks, but who receives them? The corner is attended by 9
+# queries, a token four steps from two edges by 49: it belongs to all those shifted windows.
 
 # %%
 figure, grid = new_figure(1, 1, size=(5.5, 4.2))
@@ -126,8 +130,8 @@ assert (counts.min(), counts.max(), counts.sum()) == (9, 49, 25 * 144)
 figure
 
 # %% [markdown]
-# One edge case is left: a layout smaller than the kernel. There is nothing to shift to, so that is an error, and the message says which
-# axis it is.
+# One edge case is left: a layout smaller than the kernel. There is nothing to shift to, so that is an error, and the
+# message says which axis it is.
 
 # %%
 try:
@@ -140,7 +144,8 @@ except ValueError as error:
 #
 # * The table above is symmetric. Is it with `kernel_size=4`?
 # * What would the other three answers have done about the layout that is too small?
-# * Draw `Neighborhood((12, 12), 5, is_causal=True)` at `(0, 6)`. Causal windows are an exception to "never cut". Why must they be?
+# * Draw `Neighborhood((12, 12), 5, is_causal=True)` at `(0, 6)`. Causal windows are an exception to "never cut". Why
+#   must they be?
 #
 # ## Further reading
 #

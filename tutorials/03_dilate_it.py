@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 03 · Dilate it
 #
-# A window of 7 by 7 sees little of a large picture. A larger one costs more. Dilation is the third way: the same 49 keys,
-# further apart.
+# A window of 7 by 7 sees little of a large picture. A larger one costs more. Dilation is the third way: the same 49
+# keys, further apart.
 #
-# **What you'll do:** find out that dilated attention is plain attention on sub-grids, count what it reaches, and make a mistake
-# that leaves holes.
+# **What you'll do:** find out that dilated attention is plain attention on sub-grids, count what it reaches, and make
+# a mistake that leaves holes.
 #
 # **What you'll need:** [01](01_draw_a_window.ipynb) and [02](02_meet_the_edges.ipynb).
 
@@ -23,8 +23,8 @@ from dinat_ref.window import dilation_group, picture
 # %% [markdown]
 # ## Every d-th token
 #
-# With `dilation=3`, query 4 of 12 attends 1, 4 and 7. Query 5 attends 2, 5 and 8. No query ever meets a token of another
-# remainder modulo 3: the axis falls into three *dilation groups* that ignore each other.
+# With `dilation=3`, query 4 of 12 attends 1, 4 and 7. Query 5 attends 2, 5 and 8. No query ever meets a token of
+# another remainder modulo 3: the axis falls into three *dilation groups* that ignore each other.
 
 # %%
 print(picture(12, 3, dilation=3))
@@ -32,8 +32,9 @@ for i in range(12):
     assert all(j % 3 == i % 3 for j in window(i, 12, 3, dilation=3))
 
 # %% [markdown]
-# Each group is an axis of its own, and inside it everything is as in the first two tutorials, edges included. Position `i` has
-# coordinate `i // d` in group `i % d`. When `d` does not divide the length, some groups are one token longer.
+# Each group is an axis of its own, and inside it everything is as in the first two tutorials, edges included.
+# Position `i` has coordinate `i // d` in group `i % d`. When `d` does not divide the length, some groups are one token
+# longer.
 
 # %%
 for i in range(7):
@@ -44,8 +45,8 @@ assert [dilation_group(i, 7, 3)[2] for i in range(3)] == [3, 2, 2]
 # %% [markdown]
 # ## The law: dilated attention is plain attention on each sub-grid
 #
-# In two dimensions `x[:, g::d, h::d]` cuts out one group. Attend it *without* dilation, and you get exactly what dilated attention
-# computes for those tokens. This works for lengths that `d` does not divide, too.
+# In two dimensions `x[:, g::d, h::d]` cuts out one group. Attend it *without* dilation, and you get exactly what
+# dilated attention computes for those tokens. This works for lengths that `d` does not divide, too.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -71,9 +72,9 @@ share_legend(figure, window_legend(neighborhoods, [(7, 7)] * 3))
 figure
 
 # %% [markdown]
-# The number of keys never changes, so neither does the cost. What changes is the distance to what a query sees. With equal
-# weights, the mean distance grows in proportion to the dilation. The last dilation is the largest that is legal:
-# `kernel_size * dilation` may not exceed the axis.
+# The number of keys never changes, so neither does the cost. What changes is the distance to what a query sees. With
+# equal weights, the mean distance grows in proportion to the dilation. The last dilation is the largest that is
+# legal: `kernel_size * dilation` may not exceed the axis.
 
 # %%
 zeros = torch.zeros(1, 15, 15, 1, 1)
@@ -116,13 +117,15 @@ figure
 # %% [markdown]
 # ## On your own
 #
-# * Which dilations would you choose for three layers of kernel 3 on an axis of 27, so that every token sees everything? Tutorial 08 has
-#   the answer; `coverage` tells you whether you are right.
+# * Which dilations would you choose for three layers of kernel 3 on an axis of 27, so that every token sees
+#   everything? Tutorial 08 has the answer; `coverage` tells you whether you are right.
 # * `dilation=(1, 4)` dilates columns only. Draw it.
 # * Dilation groups do not talk to each other. What follows for the gradient of a loss that looks at one group only?
 #
 # ## Further reading
 #
-# * Hassani & Shi, *Dilated Neighborhood Attention Transformer*, [arXiv:2209.15001](https://arxiv.org/abs/2209.15001), section 3.
-# * Yu et al., *Dilated Residual Networks*, [arXiv:1705.09914](https://arxiv.org/abs/1705.09914), on gridding in convolutions.
+# * Hassani & Shi, *Dilated Neighborhood Attention Transformer*, [arXiv:2209.15001](https://arxiv.org/abs/2209.15001),
+#   section 3.
+# * Yu et al., *Dilated Residual Networks*, [arXiv:1705.09914](https://arxiv.org/abs/1705.09914), on gridding in
+#   convolutions.
 # * Next: [04, write it five ways](04_write_it_five_ways.ipynb).

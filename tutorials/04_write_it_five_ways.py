@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 04 · Write it five ways
 #
-# One operator, five programs. They share no code, so when they agree, that is evidence; and each shows the operator from another
-# side.
+# One operator, five programs. They share no code, so when they agree, that is evidence; and each shows the operator
+# from another side.
 #
-# **What you'll do:** compute the same 20 numbers by loops, by a table of indices, by sliding windows, by a mask and by tiles, and look at
-# every intermediate tensor on the way.
+# **What you'll do:** compute the same 20 numbers by loops, by a table of indices, by sliding windows, by a mask and
+# by tiles, and look at every intermediate tensor on the way.
 #
 # **What you'll need:** [03, dilate it](03_dilate_it.ipynb), `einsum` and `Tensor.unfold`.
 
@@ -20,8 +20,8 @@ from dinat_ref.attention.tiles import axis_tiles
 # %% [markdown]
 # ## The example
 #
-# A map of 4 rows and 5 columns, kernel 3, one head of dimension 2. Sizes that all differ are no accident: on a square map a program
-# that mixes up rows and columns looks fine.
+# A map of 4 rows and 5 columns, kernel 3, one head of dimension 2. Sizes that all differ are no accident: on a square
+# map a program that mixes up rows and columns looks fine.
 
 # %%
 X, Y, D = 4, 5, 2
@@ -35,8 +35,8 @@ print(numbers)
 # %% [markdown]
 # ## 1. Loops: the definition
 #
-# For each token: score its neighbors, turn the scores into weights, mix the values. Follow token (0, 1), which stands at the upper edge: its
-# rows are shifted to 0, 1, 2.
+# For each token: score its neighbors, turn the scores into weights, mix the values. Follow token (0, 1), which stands
+# at the upper edge: its rows are shifted to 0, 1, 2.
 
 # %%
 token = (0, 1)
@@ -50,8 +50,8 @@ print("weights  ", weights)
 print("output   ", output_here)
 
 # %% [markdown]
-# Do that for all tokens and you have the oracle that everything else is measured by. It takes N times K steps of Python, so nobody would
-# run it on a photo.
+# Do that for all tokens and you have the oracle that everything else is measured by. It takes N times K steps of
+# Python, so nobody would run it on a photo.
 
 # %%
 by_loops = torch.empty(X, Y, D, dtype=torch.float64)
@@ -64,8 +64,8 @@ torch.testing.assert_close(by_loops[0, 1], output_here, rtol=1e-12, atol=1e-12)
 # %% [markdown]
 # ## 2. Gather: a table of indices
 #
-# Write down the numbers of every token's neighbors once, as a table of N rows and K columns. Indexing with it copies each query's keys side by
-# side, and one `einsum` does all dot products. Token 1 is row 1 of the table.
+# Write down the numbers of every token's neighbors once, as a table of N rows and K columns. Indexing with it copies
+# each query's keys side by side, and one `einsum` does all dot products. Token 1 is row 1 of the table.
 
 # %%
 indices = neighborhood.indices()  # [N, K]
@@ -85,8 +85,9 @@ torch.testing.assert_close(by_gather, by_loops, rtol=1e-12, atol=1e-12)
 # %% [markdown]
 # ## 3. Unfold: sliding windows
 #
-# On an axis of 4 tokens there are only two windows of 3: 0 1 2 and 1 2 3. `Tensor.unfold` shows all of them without copying. The four queries pick
-# windows 0, 0, 1, 1: edge queries re-use the first and the last. With dilation this happens on each dilation group.
+# On an axis of 4 tokens there are only two windows of 3: 0 1 2 and 1 2 3. `Tensor.unfold` shows all of them without
+# copying. The four queries pick windows 0, 0, 1, 1: edge queries re-use the first and the last. With dilation this
+# happens on each dilation group.
 
 # %%
 print(numbers[:, 0].unfold(0, 3, 1))
@@ -105,8 +106,9 @@ torch.testing.assert_close(by_unfold, by_loops, rtol=1e-12, atol=1e-12)
 # %% [markdown]
 # ## 4. Masked: full attention with most of it forbidden
 #
-# Score *all* pairs, and set to minus infinity what is not a neighbor: exp(-inf) = 0. Three lines, any kernel, and what compilers such as
-# FlexAttention start from. But N x N scores: a photo of 600 x 512 would need some 380 GB in float32.
+# Score *all* pairs, and set to minus infinity what is not a neighbor: exp(-inf) = 0. Three lines, any kernel, and
+# what compilers such as FlexAttention start from. But N x N scores: a photo of 600 x 512 would need some 380 GB in
+# float32.
 
 # %%
 mask = neighborhood.mask()  # [N, N]
@@ -121,9 +123,9 @@ torch.testing.assert_close(by_mask, by_loops, rtol=1e-12, atol=1e-12)
 # %% [markdown]
 # ## 5. Tiled: small dense pieces
 #
-# Neighbors have almost the same neighbors. Take a *tile* of 2 x 2 queries: all that they attend lies in a *slab* of at most 4 x 4 keys. Between a tile
-# and its slab, dense attention with a small mask wastes little, and matrix products are what a CPU is good at. This is what
-# `impl="auto"` runs on large maps.
+# Neighbors have almost the same neighbors. Take a *tile* of 2 x 2 queries: all that they attend lies in a *slab* of
+# at most 4 x 4 keys. Between a tile and its slab, dense attention with a small mask wastes little, and matrix
+# products are what a CPU is good at. This is what `impl="auto"` runs on large maps.
 
 # %%
 for tile in axis_tiles(neighborhood, axis=1, size=2):
@@ -145,8 +147,8 @@ torch.testing.assert_close(by_tiles, by_loops, rtol=1e-12, atol=1e-12)
 # %% [markdown]
 # ## And the package's own
 #
-# The files in `dinat_ref/attention/` are these five programs with everything else that the operator can do: any number of axes, dilation,
-# stride, causality, several heads, bias. They agree with what you just wrote.
+# The files in `dinat_ref/attention/` are these five programs with everything else that the operator can do: any number
+# of axes, dilation, stride, causality, several heads, bias. They agree with what you just wrote.
 
 # %%
 for impl in ("loops", "gather", "unfold", "masked", "tiled"):
@@ -165,5 +167,6 @@ for impl in ("loops", "gather", "unfold", "masked", "tiled"):
 #
 # ## Further reading
 #
-# * Hassani et al., *Faster Neighborhood Attention*, [arXiv:2403.04690](https://arxiv.org/abs/2403.04690): tiles on a GPU.
+# * Hassani et al., *Faster Neighborhood Attention*, [arXiv:2403.04690](https://arxiv.org/abs/2403.04690): tiles on a
+#   GPU.
 # * The docstrings of `dinat_ref/attention/*.py`. Next: [05, follow the gradients](05_follow_the_gradients.ipynb).

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # 06 · Stride it and order it
 #
-# So far a window was centred, odd, and two-dimensional. Neighborhood attention has more settings than that, and each is a small change of one line
-# in `window.py`.
+# So far a window was centred, odd, and two-dimensional. Neighborhood attention has more settings than that, and each
+# is a small change of one line in `window.py`.
 #
-# **What you'll do:** let queries share windows, forbid them to look ahead, lean even windows to the left, and move to sequences and video.
+# **What you'll do:** let queries share windows, forbid them to look ahead, lean even windows to the left, and move to
+# sequences and video.
 #
 # **What you'll need:** [03, dilate it](03_dilate_it.ipynb).
 
@@ -32,8 +33,8 @@ figure
 # %% [markdown]
 # ## Even windows lean left
 #
-# An even number of keys cannot be centred. Here k/2 of them lie before the query and k/2 - 1 after it. Ports that forget this use the odd formula,
-# and then some queries do not even see themselves.
+# An even number of keys cannot be centred. Here k/2 of them lie before the query and k/2 - 1 after it. Ports that
+# forget this use the odd formula, and then some queries do not even see themselves.
 
 # %%
 print(picture(8, 4))
@@ -42,8 +43,9 @@ assert [window(i, 8, 4).start for i in range(8)] == [0, 0, 0, 1, 2, 3, 4, 4]
 # %% [markdown]
 # ## Stride: queries that share a window
 #
-# With `stride=3`, three consecutive queries use the window of one of them, their *leader*. Nothing is downsampled: the output has as many tokens
-# as the input. The point is speed, since queries that share keys are one dense matrix product.
+# With `stride=3`, three consecutive queries use the window of one of them, their *leader*. Nothing is downsampled: the
+# output has as many tokens as the input. The point is speed, since queries that share keys are one dense matrix
+# product.
 
 # %%
 print(picture(9, 5, stride=3))
@@ -60,8 +62,8 @@ figure
 # %% [markdown]
 # The orange frame holds the nine queries that share this window, the same one in both drawings.
 #
-# Turn the stride up to the kernel size and windows no longer overlap: that is *blocked* (or window) attention, Swin's layer. So one argument leads from
-# neighborhood attention to window attention.
+# Turn the stride up to the kernel size and windows no longer overlap: that is *blocked* (or window) attention, Swin's
+# layer. So one argument leads from neighborhood attention to window attention.
 
 # %%
 generator = torch.Generator().manual_seed(6)
@@ -75,15 +77,17 @@ print("stride = kernel_size = 4: blocks of 4")
 # %% [markdown]
 # ## Causality: not looking ahead
 #
-# For sequences that are generated one token after the other. The window ends at the query; before it there may be fewer than k tokens, so a causal
-# window is the one kind that is *cut* at an edge. Shifting it would mean looking into the future.
+# For sequences that are generated one token after the other. The window ends at the query; before it there may be
+# fewer than k tokens, so a causal window is the one kind that is *cut* at an edge. Shifting it would mean looking
+# into the future.
 
 # %%
 print(picture(7, 3, is_causal=True))
 assert [len(window(i, 7, 3, is_causal=True)) for i in range(7)] == [1, 2, 3, 3, 3, 3, 3]
 
 # %% [markdown]
-# What makes causality useful is the *prefix law*: appending tokens never changes what was computed before. A generator can keep its past.
+# What makes causality useful is the *prefix law*: appending tokens never changes what was computed before. A
+# generator can keep its past.
 
 # %%
 long = na1d(query, key, value, kernel_size=5, is_causal=True)
@@ -100,11 +104,14 @@ assert changed.tolist() == [False] * 6 + [True] * 2
 # %% [markdown]
 # ## Axes of different kinds: video
 #
-# All settings are given per axis. A video has time, rows and columns; time should be causal, space should not. Here each pixel attends
-# the last 2 frames and 3 x 5 pixels around it. Changing a later frame must not change an earlier output.
+# All settings are given per axis. A video has time, rows and columns; time should be causal, space should not. Here
+# each pixel attends the last 2 frames and 3 x 5 pixels around it. Changing a later frame must not change an earlier
+# output.
 
 # %%
-video = torch.randn(1, 4, 6, 7, 2, 8, generator=generator, dtype=torch.float64)  # frames, rows, columns, heads, head_dim
+video = torch.randn(
+    1, 4, 6, 7, 2, 8, generator=generator, dtype=torch.float64
+)  # frames, rows, columns, heads, head_dim
 settings = {"kernel_size": (2, 3, 5), "is_causal": (True, False, False)}
 output = na3d(video, video, video, **settings)
 later = video.clone()
@@ -116,8 +123,8 @@ assert (difference > 1e-12).tolist() == [False, False, True, True]
 # %% [markdown]
 # ## Everything at once
 #
-# Kernel, dilation, stride and causality combine freely, and in the same order: an axis splits into dilation groups, the tokens of a group into
-# stride groups, and each stride group has a leader.
+# Kernel, dilation, stride and causality combine freely, and in the same order: an axis splits into dilation groups,
+# the tokens of a group into stride groups, and each stride group has a leader.
 
 # %%
 print(picture(12, 3, stride=2, dilation=2, is_causal=True))
@@ -126,12 +133,16 @@ assert list(window(6, 12, 3, stride=2, dilation=2, is_causal=True)) == [2, 4, 6]
 # %% [markdown]
 # ## On your own
 #
-# * Mirror an axis (`i` becomes `length - 1 - i`). For which kernel sizes and strides are the windows mirrored, too? Start with `picture(7, 3)`.
-# * Causal with a stride: read the rows of `picture(9, 4, stride=3, is_causal=True)`. Why do three queries share their window's *start*, but not its end?
+# * Mirror an axis (`i` becomes `length - 1 - i`). For which kernel sizes and strides are the windows mirrored, too?
+#   Start with `picture(7, 3)`.
+# * Causal with a stride: read the rows of `picture(9, 4, stride=3, is_causal=True)`. Why do three queries share their
+#   window's *start*, but not its end?
 # * Axial attention looks along one axis only. Which kernel size per axis gives you that?
 #
 # ## Further reading
 #
-# * Hassani et al., *Generalized Neighborhood Attention*, [arXiv:2504.16922](https://arxiv.org/abs/2504.16922): strides and why GPUs like them.
-# * Liu et al., *Swin Transformer*, [arXiv:2103.14030](https://arxiv.org/abs/2103.14030): blocks, shifted from layer to layer.
+# * Hassani et al., *Generalized Neighborhood Attention*, [arXiv:2504.16922](https://arxiv.org/abs/2504.16922): strides
+#   and why GPUs like them.
+# * Liu et al., *Swin Transformer*, [arXiv:2103.14030](https://arxiv.org/abs/2103.14030): blocks, shifted from layer to
+#   layer.
 # * Next: [07, denoise a photo](07_denoise_a_photo.ipynb).

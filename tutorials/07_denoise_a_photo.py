@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 07 · Denoise a photo
 #
-# No weights are learned in this tutorial, and nothing is trained. One layer of neighborhood attention, told what "alike" means, takes the
-# noise out of a photograph.
+# No weights are learned in this tutorial, and nothing is trained. One layer of neighborhood attention, told what
+# "alike" means, takes the noise out of a photograph.
 #
-# **What you'll do:** turn a classic of image processing, non-local means, into queries and keys; denoise a portrait; and find out what kernel size
-# and dilation do to it.
+# **What you'll do:** turn a classic of image processing, non-local means, into queries and keys; denoise a portrait;
+# and find out what kernel size and dilation do to it.
 #
 # **What you'll need:** [01, draw a window](01_draw_a_window.ipynb), and what a mean squared error is.
 
@@ -21,8 +21,9 @@ from dinat_ref.viz.theme import new_figure
 # %% [markdown]
 # ## A noisy portrait
 #
-# Grace Hopper, whose team taped a computer bug with wings into its logbook, in a photo that ships with matplotlib. We take 256 x 256 pixels and add noise.
-# Quality is measured as PSNR, in decibels: 10 dB more is a tenth of the squared error.
+# Grace Hopper, whose team taped a computer bug with wings into its logbook, in a photo that ships with matplotlib. We
+# take 256 x 256 pixels and add noise. Quality is measured as PSNR, in decibels: 10 dB more is a tenth of the squared
+# error.
 
 # %%
 clean = load_photo()[80:336, 120:376]  # [256, 256, 3]
@@ -33,8 +34,8 @@ print(f"noisy: {psnr(noisy, clean):.1f} dB")
 # %% [markdown]
 # ## Averaging blurs
 #
-# Noise averages out. The mean over a 7 x 7 window has a 49th of its variance; but it also has the eyes of the neighbors in it. Attention with zero queries
-# *is* that mean.
+# Noise averages out. The mean over a 7 x 7 window has a 49th of its variance; but it also has the eyes of the
+# neighbors in it. Attention with zero queries *is* that mean.
 
 # %%
 pixels = noisy[None, :, :, None]  # [1, X, Y, heads = 1, 3]
@@ -47,12 +48,14 @@ blurred = na2d(zeros, zeros, pixels, 13)[0, :, :, 0]
 # %% [markdown]
 # ## Attend to what looks alike
 #
-# Better: average a pixel with those that *look like* it. Describe pixel i by the patch of 3 x 3 pixels around it, a vector f of 27 numbers, and weigh neighbor j by
+# Better: average a pixel with those that *look like* it. Describe pixel i by the patch of 3 x 3 pixels around it, a
+# vector f of 27 numbers, and weigh neighbor j by
 #
 # $$w_{ij} \propto \exp\Big(-\frac{|f_i - f_j|^2}{2h^2}\Big)$$
 #
-# That is a softmax of scores, and the scores are dot products in disguise. Multiply out: $-|f_i|^2 + 2\langle f_i, f_j\rangle - |f_j|^2$. The first term is the same for
-# all neighbors, so the softmax drops it. The rest is the dot product of $(f_i, 1)$ with $(f_j, -|f_j|^2/2)$, over $h^2$. So one appended number turns a
+# That is a softmax of scores, and the scores are dot products in disguise. Multiply out:
+# $-|f_i|^2 + 2\langle f_i, f_j\rangle - |f_j|^2$. The first term is the same for all neighbors, so the softmax drops
+# it. The rest is the dot product of $(f_i, 1)$ with $(f_j, -|f_j|^2/2)$, over $h^2$. So one appended number turns a
 # distance into attention. That is all `patch_operands` does.
 
 # %%
@@ -72,7 +75,7 @@ assert psnr(denoised, clean) > psnr(noisy, clean) + 7
 assert psnr(denoised, clean) > psnr(blurred, clean) + 3
 
 # %%
-figure, grid = new_figure(1, 3, size=(9, 3.3))
+figure, grid = new_figure(1, 3, size=(8, 2.5))
 names = [f"noisy, {psnr(noisy, clean):.1f} dB", f"13 x 13 mean, {psnr(blurred, clean):.1f} dB"]
 names.append(f"13 x 13 attention, {psnr(denoised, clean):.1f} dB")
 for axes, image, name in zip(grid.flat, (noisy, blurred, denoised), names):
@@ -82,24 +85,27 @@ figure
 # %% [markdown]
 # ## Where the attention goes
 #
-# The weights of three pixels, in multiples of 1/169, which each key would get if all were alike. In flat skin the weight is spread widely. On the rim of
-# the glasses it stays on the rim: an edge averages with the edge, and remains one.
+# The weights of three pixels, in multiples of 1/169, which each key would get if all were alike. In flat skin the
+# weight is spread widely. On the rim of the glasses it stays on the rim: an edge averages with the edge, and remains
+# one.
 
 # %%
-places = {"forehead": (55, 120), "rim of the glasses": (95, 95), "shadow of the cap": (30, 130)}
+places = {"forehead": (76, 135), "rim of the glasses": (103, 108), "cheek": (165, 95)}
 neighborhood = Neighborhood((256, 256), 13)
 figure, grid = new_figure(1, 3, size=(9.5, 3))
 for axes, (name, token) in zip(grid.flat, places.items()):
     weights = attention_map(query, key, token, kernel_size=13, scale=1.0)[0, 0]
-    draw_attention(noisy.mean(-1).numpy(), weights.numpy(), neighborhood, token, axes, title=name)
+    second = 169 * weights.flatten().sort().values[-2].item()  # the end of the colour scale
+    draw_attention(noisy.mean(-1).numpy(), weights.numpy(), neighborhood, token, axes, title=name, largest=second)
     print(f"{name:20} looks at {entropy(weights.flatten()).exp().item():5.1f} of 169 keys, effectively")
 figure
 
 # %% [markdown]
 # ## What k and d do
 #
-# A larger window finds more lookalikes. Dilation spreads the same number of keys over a wider area, and here that loses: a photo's best lookalikes are
-# near. In a network, dilation pays for another reason. A deep layer does not want the nearest 49 tokens again, it wants to know about the rest of the picture.
+# A larger window finds more lookalikes. Dilation spreads the same number of keys over a wider area, and here that
+# loses: a photo's best lookalikes are near. In a network, dilation pays for another reason. A deep layer does not
+# want the nearest 49 tokens again, it wants to know about the rest of the picture.
 
 # %%
 result = {}
@@ -115,10 +121,12 @@ assert result[7, 1] > result[7, 2] > result[7, 4] > result[7, 8]
 #
 # * `strength` is h. Plot the PSNR over h from 0.2 to 0.8. What is the limit for very small h, and for very large?
 # * Denoise twice: take patches from the *denoised* photo, pixels from the noisy one. Why does that help?
-# * `dinat-ref tour` does the same with all 307,200 pixels. Which formulation can it not use, and why? Tutorial 04 has the numbers.
+# * `dinat-ref tour` does the same with all 307,200 pixels. Which formulation can it not use, and why? Tutorial 04 has
+#   the numbers.
 #
 # ## Further reading
 #
 # * Buades, Coll & Morel, *A non-local algorithm for image denoising*, CVPR 2005.
-# * Wang et al., *Non-local neural networks*, [arXiv:1711.07971](https://arxiv.org/abs/1711.07971): from there to attention.
+# * Wang et al., *Non-local neural networks*, [arXiv:1711.07971](https://arxiv.org/abs/1711.07971): from there to
+#   attention.
 # * Next: [08, grow a receptive field](08_grow_a_receptive_field.ipynb).

@@ -1,11 +1,14 @@
 # %% [markdown]
 # # 11 · Count the cost
 #
-# Neighborhood attention is cheaper than self attention. How much cheaper, where does the rest of a model's work go, and which of it does a formulation waste?
+# Neighborhood attention is cheaper than self attention. How much cheaper, where does the rest of a model's work go,
+# and which of it does a formulation waste?
 #
-# **What you'll do:** count multiply-adds by formula and by watching PyTorch work, take a published model apart, and measure what the five formulations of tutorial 04 store.
+# **What you'll do:** count multiply-adds by formula and by watching PyTorch work, take a published model apart, and
+# measure what the five formulations of tutorial 04 store.
 #
-# **What you'll need:** [04, write it five ways](04_write_it_five_ways.ipynb) and [09, build DiNAT](09_build_dinat.ipynb). There are no timings on this page, so you should get the same numbers.
+# **What you'll need:** [04, write it five ways](04_write_it_five_ways.ipynb) and
+# [09, build DiNAT](09_build_dinat.ipynb). There are no timings on this page, so you should get the same numbers.
 
 # %%
 import torch
@@ -20,7 +23,8 @@ from dinat_ref.viz.theme import new_figure
 # %% [markdown]
 # ## The formula
 #
-# For n tokens of d channels: three projections cost 3nd². Each query then meets K keys twice, in the scores and in the sum of values: 2ndK. For self attention K is n, and the square appears.
+# For n tokens of d channels: three projections cost 3nd². Each query then meets K keys twice, in the scores and in
+# the sum of values: 2ndK. For self attention K is n, and the square appears.
 
 # %%
 n, d, keys = 56 * 56, 64, 49
@@ -28,10 +32,11 @@ operations, memory = attention_cost("NA", n, d, keys)
 assert operations == 3 * n * d**2 + 2 * n * d * keys
 for kind in ("NA", "SA"):
     operations, memory = attention_cost(kind, n, d, keys)
-    print(f"{kind}: {operations / 1e6:8.1f} million multiply-adds, {memory / 1e6:5.2f} million numbers of weights and scores")
+    print(f"{kind}: {operations / 1e6:7.1f} million multiply-adds, {memory / 1e6:5.2f} million weights and scores")
 
 # %% [markdown]
-# On DiNAT's first level, self attention would cost 22 times as much. The dilation is nowhere in the formula, and neither is the shift at the edges: every query has K keys.
+# On DiNAT's first level, self attention would cost 22 times as much. The dilation is nowhere in the formula, and
+# neither is the shift at the edges: every query has K keys.
 
 # %%
 sides = [14, 28, 56, 112, 224]
@@ -41,7 +46,12 @@ curves = {
 }
 figure, grid = new_figure(1, 1, size=(6, 3.6))
 tokens = [side**2 for side in sides]
-draw_scaling({name: (tokens, amounts) for name, amounts in curves.items()}, grid[0, 0], xlabel="tokens", ylabel="multiply-adds of one layer")
+draw_scaling(
+    {name: (tokens, amounts) for name, amounts in curves.items()},
+    grid[0, 0],
+    xlabel="tokens",
+    ylabel="multiply-adds of one layer",
+)
 for name, amounts in curves.items():
     print(f"{name}: four times the tokens cost {amounts[-1] / amounts[-2]:.1f} times as much")
 assert curves["neighborhood attention, 7 x 7"][-1] == 4 * curves["neighborhood attention, 7 x 7"][-2]
@@ -50,8 +60,9 @@ figure
 # %% [markdown]
 # ## A whole model, counted twice
 #
-# `formula_cost` adds up the parts of a published model from its configuration. `traced_cost` builds the model without memory (on PyTorch's *meta* device), runs it, and watches every operator. They share no code, and agree
-# to the last operation.
+# `formula_cost` adds up the parts of a published model from its configuration. `traced_cost` builds the model without
+# memory (on PyTorch's *meta* device), runs it, and watches every operator. They share no code, and agree to the last
+# operation.
 
 # %%
 by_formula = formula_cost("dinat_mini")
@@ -63,13 +74,15 @@ assert by_formula == by_trace
 assert round(published_cost("dinat_mini", by_formula) / 1e9, 3) == 2.713
 
 # %% [markdown]
-# The neighborhoods themselves, "attention", are a small part. The linear layers dominate: their cost grows with the square of the channels, and channels double at every level. If you want a faster DiNAT-Mini, a faster attention kernel alone will
-# not get you far, *in operations*. In time it is another matter: linear layers run near a machine's peak, and a careless attention does not come close.
+# The neighborhoods themselves, "attention", are a small part. The linear layers dominate: their cost grows with the
+# square of the channels, and channels double at every level. If you want a faster DiNAT-Mini, a faster attention
+# kernel alone will not get you far, *in operations*. In time it is another matter: linear layers run near a machine's
+# peak, and a careless attention does not come close.
 #
 # ## Kernel size and resolution
 
 # %%
-for name, size in (("dinat_large", 224), ("dinat_large_384", 384), ("dinat_large_384_11x11", 384)):
+for name in ("dinat_large", "dinat_large_384", "dinat_large_384_11x11"):
     cost = formula_cost(name)
     share = (cost["attention"] + cost["bias"]) / sum(cost.values())
     print(f"{name:22} {sum(cost.values()) / 1e9:6.3f} G, attention {100 * share:4.1f} %")
@@ -79,7 +92,9 @@ for name, size in (("dinat_large", 224), ("dinat_large_384", 384), ("dinat_large
 #
 # ## What a formulation stores
 #
-# Operations are one cost, memory is another, and it is often the one that stops you. Here is a way to see it: run each formulation on meta tensors and remember the largest tensor that any operation makes.
+# Operations are one cost, memory is another, and it is often the one that stops you. Here is a way to see it: run
+# each formulation on meta tensors and remember the largest tensor that any operation makes.
+
 
 # %%
 class Largest(TorchDispatchMode):
@@ -110,14 +125,17 @@ assert largest["masked", 112] == 112**4, "all pairs"
 assert largest["tiled", 112] < largest["gather", 112] / 30
 
 # %% [markdown]
-# `masked` is the smallest of the simple ones on a small map, and hopeless on a large one. `tiled` works in chunks and stays small, which is why `impl="auto"` takes it. The price is that it computes some scores in vain:
-# tutorial 04 counted them.
+# `masked` is the smallest of the simple ones on a small map, and hopeless on a large one. `tiled` works in chunks and
+# stays small, which is why `impl="auto"` takes it. The price is that it computes some scores in vain: tutorial 04
+# counted them.
 #
 # ## On your own
 #
-# * At which number of tokens does self attention cost as much as neighborhood attention? Solve it, then check with `attention_cost`.
+# * At which number of tokens does self attention cost as much as neighborhood attention? Solve it, then check with
+#   `attention_cost`.
 # * `formula_cost("nat_mini")` and `formula_cost("dinat_mini")`: are they equal? At 384 pixels, too?
-# * The table counts the forward pass. What does training store in addition, and which formulation avoids it? (`dinat_ref/attention/tiled.py` says how.)
+# * The table counts the forward pass. What does training store in addition, and which formulation avoids it?
+#   (`dinat_ref/attention/tiled.py` says how.)
 #
 # ## Further reading
 #

@@ -2,7 +2,7 @@
 
     python tutorials/build.py               all of them
     python tutorials/build.py 03 08         only these
-    python tutorials/build.py --check 01    run again, write nothing, and compare what is printed; exit status 1 if it differs
+    python tutorials/build.py --check 01    run again, write nothing, compare what is printed; exit 1 if it differs
 
 The .py is the source: notebooks are never edited. They hold no execution times and no widget state. Needs
 pip install 'dinat-ref[tutorials]'.

@@ -106,7 +106,7 @@ def housed(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 class Picture(Figure):
-    """A figure that a notebook shows when it is the last thing in a cell; made without pyplot, so nobody has to close it.
+    r"""A figure that a notebook shows when it ends a cell; made without pyplot, so nobody has to close it.
 
     Shapes:
         none
@@ -115,14 +115,14 @@ class Picture(Figure):
     Source: IPython's rich display.
     Example:
         >>> Picture(figsize=(1, 1))._repr_png_()[:4]
-        b'\\x89PNG'
+        b'\x89PNG'
     """
 
     @housed
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=80, metadata={"Software": None})  # type: ignore[dict-item]
+        self.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
         return buffer.getvalue()
 
 
