@@ -12,7 +12,7 @@ from dinat_ref import neighborhood_attention
 from tests.strategies import IMPLS, Problem
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
-PROBLEM = Problem((5, 7), (3, 2), (2, 1), (1, 3), (True, False), heads=4, heads_kv=2, rpb=True, extra=2, scale=0.3)
+PROBLEM = Problem((3, 4), (2, 2), (2, 1), (1, 2), (True, False), 1, 2, 1, head_dim=2, rpb=True, extra=1, scale=0.3)
 
 every_impl = pytest.mark.parametrize("impl", IMPLS)
 
@@ -86,6 +86,9 @@ def test_jvp(impl: str, inputs: tuple[Tensor, ...]) -> None:
 
 
 @every_impl
+@pytest.mark.filterwarnings(
+    "ignore:There is a performance drop:UserWarning"
+)  # PyTorch's vmap of Tensor.unfold's backward
 def test_jacobians_and_hessians(impl: str) -> None:
     """Composed transforms: both modes give one Jacobian, and forward over reverse gives a symmetric Hessian."""
     problem = Problem((4,), (3,), (1,), (1,), (True,), batch=1, heads=1, heads_kv=1, head_dim=2, head_dim_v=2)
@@ -102,26 +105,24 @@ def test_jacobians_and_hessians(impl: str) -> None:
 
 @every_impl
 def test_compile(impl: str, inputs: tuple[Tensor, ...], fresh_compiler: None) -> None:
-    """One graph without breaks, forward and backward, with and without the lse."""
+    """One graph without breaks, forward and backward."""
+    attend = Attention(impl)
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-    for return_lse in (True, False):
-        attend = Attention(impl, return_lse)
-        compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
-        assert_close(compiled(*inputs), attend(*inputs), **EXACT)
-        gradients = []
-        for function in (compiled, attend):
-            result = function(*leaves)
-            output, lse = result if return_lse else (result, torch.zeros(()))
-            gradients.append(torch.autograd.grad(output.sin().sum() + lse.sin().sum(), leaves))
-        assert_close(gradients[0], gradients[1], **EXACT)
+    gradients = []
+    for function in (compiled, attend):
+        output, lse = function(*leaves)
+        gradients.append(torch.autograd.grad(output.sin().sum() + lse.sin().sum(), leaves))
+    assert_close(compiled(*leaves), attend(*leaves), **EXACT)
+    assert_close(gradients[0], gradients[1], **EXACT)
 
 
 @every_impl
 def test_compiled_code_follows_the_layout(impl: str, fresh_compiler: None) -> None:
     """Another image size after the first: compiled again, never the old windows on a new layout."""
     compiled = torch.compile(neighborhood_attention, fullgraph=True, backend="aot_eager")
-    for layout in ((5, 7), (6, 7), (7, 9)):
-        tensors = PROBLEM.but(layout=layout, rpb=False, extra=None).tensors()
+    for layout in ((3, 4), (4, 5)):  # without a gradient and without the lse, too
+        tensors = PROBLEM.but(layout=layout, heads=1, rpb=False, extra=None).tensors()
         arguments = {**tensors, **PROBLEM.where, "impl": impl}
         assert_close(compiled(**arguments), neighborhood_attention(**arguments), **EXACT)
 
