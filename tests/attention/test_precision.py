@@ -4,6 +4,7 @@ An absolute tolerance says little: the output of a wide window is small, so much
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import pytest
 import torch
@@ -16,10 +17,10 @@ from tests.strategies import IMPLS, Problem
 BUDGET = 2
 
 PROBLEMS = {
-    "1d": Problem((160,), (31,), (1,), (5,), (False,), heads=4, heads_kv=4, head_dim=32, head_dim_v=24, seed=1),
-    "1d causal stride": Problem((150,), (12,), (5,), (3,), (True,), heads=4, heads_kv=2, head_dim=16, extra=3, seed=2),
-    "2d bias": Problem((14, 19), (7, 5), (1, 1), (2, 3), (False, False), head_dim=32, head_dim_v=32, rpb=True, seed=3),
-    "2d": Problem((16, 9), (4, 6), (3, 2), (2, 1), (False, True), heads=4, heads_kv=1, head_dim=64, seed=4),
+    "1d": Problem((130,), (16,), (1,), (5,), (False,), head_dim=32, head_dim_v=24, seed=1),
+    "1d causal stride": Problem((110,), (12,), (5,), (3,), (True,), heads_kv=1, head_dim=16, extra=3, seed=2),
+    "2d bias": Problem((10, 11), (5, 3), (1, 1), (2, 3), (False, False), head_dim=32, head_dim_v=32, rpb=True, seed=3),
+    "2d": Problem((9, 8), (4, 5), (3, 2), (2, 1), (False, True), heads_kv=1, head_dim=64, seed=4),
     "3d": Problem((5, 6, 7), (3, 4, 2), (1, 2, 1), (1, 1, 3), (True, False, False), head_dim=16, rpb=True, seed=5),
 }
 
@@ -41,20 +42,31 @@ def results(attend: Attend, tensors: dict[str, Tensor], dtype: torch.dtype) -> d
     return {name: tensor.detach().double() for name, tensor in named.items()}
 
 
+@lru_cache
+def yardsticks(name: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Attention over all pairs under a mask, on the same rounded numbers: in float64, and its error in ``dtype``."""
+    problem = PROBLEMS[name]
+    mask, tensors = window_mask(problem), problem.tensors(dtype)
+    exact = results(lambda inputs: full_attention(problem, inputs, mask), tensors, torch.float64)
+    plain = results(lambda inputs: full_attention(problem, inputs, mask), tensors, dtype)
+    return exact, {what: plain[what] - reference for what, reference in exact.items()}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_error_is_within_twice_that_of_plain_pytorch(name: str, impl: str, dtype: torch.dtype) -> None:
+    """The typical error; in half precision, where a formulation rounds less often than plain PyTorch, the worst too.
+
+    In float32 both round equally often, and which of many thousand sums ends worst depends on their order alone.
+    """
     problem = PROBLEMS[name]
-    mask = window_mask(problem)
-    tensors = problem.tensors(dtype)  # rounded once, the same numbers for everybody
-    exact = results(lambda inputs: full_attention(problem, inputs, mask), tensors, torch.float64)
-    plain = results(lambda inputs: full_attention(problem, inputs, mask), tensors, dtype)
-    actual = results(lambda inputs: problem.attend(impl, inputs), tensors, dtype)
+    exact, plain_error = yardsticks(name, dtype)
+    actual = results(lambda inputs: problem.attend(impl, inputs), problem.tensors(dtype), dtype)
     for what, reference in exact.items():
         assert float(reference.abs().max()) > 0.1, f"{what} is too small to tell a result from zeros"
-        for measure in (worst, typical):
-            error, allowed = measure(actual[what] - reference), BUDGET * measure(plain[what] - reference)
+        for measure in (typical,) if dtype == torch.float32 else (typical, worst):
+            error, allowed = measure(actual[what] - reference), BUDGET * measure(plain_error[what])
             assert error <= allowed, f"{what}: {measure.__name__} error {error:.3g}, budget {allowed:.3g}"
 
 
