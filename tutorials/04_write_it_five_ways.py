@@ -16,6 +16,8 @@ import torch
 
 from dinat_ref import Neighborhood, neighborhood_attention
 from dinat_ref.attention.tiles import axis_tiles
+from dinat_ref.viz.maps import draw_map
+from dinat_ref.viz.theme import new_figure
 
 # %% [markdown]
 # ## The example
@@ -119,6 +121,12 @@ by_mask = (scores.softmax(-1) @ value.flatten(0, 1)).reshape(X, Y, D)
 assert mask.sum() == 20 * 9
 print(f"{mask.sum().item()} of {mask.numel()} scores are needed")
 torch.testing.assert_close(by_mask, by_loops, rtol=1e-12, atol=1e-12)
+
+figure, grid = new_figure(1, 2, size=(7.5, 3.6))
+draw_map(mask, grid[0, 0], title="mask: a row for each query")
+weights = scores.softmax(-1)
+draw_map(weights, grid[0, 1], title="weights", label="each row sums to one")
+figure
 
 # %% [markdown]
 # ## 5. Tiled: small dense pieces

@@ -9,6 +9,8 @@ pip install 'dinat-ref[tutorials]'.
 """
 
 import argparse
+import base64
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,21 @@ def merged(outputs: list[Any]) -> list[Any]:
     return result
 
 
+def thumbnail(notebook: Any, width: int = 240) -> bytes | None:
+    """Shrink the first picture of a notebook to a PNG for the list of tutorials; None where there is no picture."""
+    from PIL import Image
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
+                small = picture.resize((width, width * picture.height // picture.width), Image.Resampling.LANCZOS)
+                buffer = io.BytesIO()
+                small.save(buffer, format="PNG", optimize=True)
+                return buffer.getvalue()
+    return None
+
+
 def printed(notebook: Any) -> list[str]:
     """List what the cells of a notebook print."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -84,6 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with whole_file(target) as temporary:
                 nbformat.write(notebook, temporary)
+            if (small := thumbnail(notebook)) is not None:
+                with whole_file(HERE / "thumbnails" / f"{source.stem}.png") as temporary:
+                    temporary.write_bytes(small)
     show_progress("")
     for name in different:
         print(f"prints something else now: {name}", file=sys.stderr)

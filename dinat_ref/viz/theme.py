@@ -59,6 +59,8 @@ HOUSE: Any = {
     "figure.titlesize": 12.0,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.06,
     "image.interpolation": "nearest",
     "image.cmap": WEIGHTS,
     "svg.hashsalt": "dinat_ref",  # the same drawing is the same file
