@@ -106,19 +106,17 @@ def test_tiles_partition_the_queries_and_cover_their_windows(problem: Problem, q
     assert sorted(seen) == list(range(len(tokens)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_many_chunks_at_the_size_that_is_fast(dtype: torch.dtype) -> None:
+def test_many_chunks_at_the_size_that_is_fast() -> None:
     """Without a patch: an image that takes several chunks, ragged tiles at its edges; finite and right everywhere."""
-    problem = Problem((67, 59), (7, 5), (1, 2), (3, 1), (False, True), heads=4, heads_kv=2, rpb=True, extra=3, seed=5)
+    problem = Problem((47, 43), (7, 5), (1, 2), (3, 1), (False, True), heads=4, heads_kv=2, rpb=True, extra=3, seed=5)
     neighborhood = Neighborhood(problem.layout, **problem.where)
     scores = sum(b.queries.numel() * b.keys.shape[1] for b in tiles.cut_into_tiles(neighborhood))
-    assert problem.batch * problem.heads * scores > 2 * tiled.SCORES_PER_CHUNK
+    assert problem.batch * problem.heads * scores > tiled.SCORES_PER_CHUNK
     found = {}
     for impl in ("tiled", "gather"):
-        tensors = problem.tensors(dtype, requires_grad=True)
+        tensors = problem.tensors(requires_grad=True)
         output, lse = problem.attend(impl, tensors)
         gradient = torch.autograd.grad(output.sin().sum() + lse.cos().sum(), list(tensors.values()))
         found[impl] = [output.detach(), lse.detach(), *gradient]
-    tolerance = 1e-10 if dtype == torch.float64 else 1e-3
     for one, other in zip(found["tiled"], found["gather"], strict=True):
-        assert_close(one, other, rtol=tolerance, atol=tolerance)
+        assert_close(one, other, rtol=1e-10, atol=1e-10)
