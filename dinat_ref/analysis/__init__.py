@@ -1,1 +1,1 @@
-"""Numbers about attention and models, computed and never drawn here."""
+"""Numbers about neighborhoods, layers and models, as arrays: what viz draws and the tutorials assert."""
