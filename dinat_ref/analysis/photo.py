@@ -38,7 +38,7 @@ def load_photo(path: Path | str | None = None) -> Tensor:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(f"not an image: {path}") from error
     return torch.from_numpy(pixels)
 

@@ -106,7 +106,7 @@ def draw_attention(
     mark_query(axes, sheet.token)
     if colorbar:
         bar = axes.figure.colorbar(ScalarMappable(scale, WEIGHTS), ax=axes, shrink=0.8, pad=0.02)
-        bar.set_label("weight, in multiples of 1/K")
+        bar.set_label("weight, times 1/K")
         bar.outline.set_visible(False)
     return axes
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from dinat_ref.viz.theme import housed
 
@@ -15,7 +15,7 @@ def draw_growth(
     *,
     title: str | None = None,
     ylabel: str = "width of the receptive field, in tokens",
-    log: bool = False,
+    log: int | None = None,
 ) -> Axes:
     """Draw numbers after 0, 1, .. l layers, a curve per name.
 
@@ -23,7 +23,7 @@ def draw_growth(
         curves: l + 1 numbers each
         return: the axes
     Args:
-        log: scale the vertical axis by powers of two.
+        log: make the vertical axis logarithmic, with a tick at each power of this number.
     Raises:
         Nothing.
     Source: the project's own.
@@ -34,8 +34,10 @@ def draw_growth(
     """
     for name, numbers in curves.items():
         axes.plot(range(len(numbers)), numbers, label=name, markersize=4)
-    if log:
-        axes.set_yscale("log", base=2)
+    if log is not None:
+        axes.set_yscale("log", base=log)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("layers")
     return _finish(axes, title, ylabel)

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests import oracle
 from tests.oracle import group_of, nearest_window, stride_group_of
+from tests.plain import full_attention, window_mask
 from tests.strategies import IMPLS, Problem, problems
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -26,36 +26,13 @@ def part(tensors: dict[str, Tensor], *index: slice) -> dict[str, Tensor]:
     return {name: tensor[where] if name in TOKENS else tensor for name, tensor in tensors.items()}
 
 
-def full_attention(problem: Problem, tensors: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention as everybody writes it, over all tokens and additional keys, for a mask [N, N]."""
-    repeats = problem.heads // problem.heads_kv
-    tokens = {name: tensors[name].flatten(1, -3) for name in TOKENS}  # [B, N, H, D]
-    query, key, value = (tokens[name] for name in TOKENS)
-    if problem.extra is not None:
-        key = torch.cat([key, tensors["additional_keys"]], dim=1)
-        value = torch.cat([value, tensors["additional_values"]], dim=1)
-        mask = torch.cat([mask, torch.ones(len(mask), problem.extra, dtype=torch.bool)], dim=1)
-    key, value = key.repeat_interleave(repeats, dim=2), value.repeat_interleave(repeats, dim=2)
-    scale = 1 / math.sqrt(problem.head_dim) if problem.scale is None else problem.scale
-    scores = scale * torch.einsum("bihd,bjhd->bhij", query, key)
-    scores = scores.masked_fill(~mask, -math.inf)
-    output = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), value)
-    lse = scores.logsumexp(-1).transpose(1, 2)
-    return output.unflatten(1, problem.layout), lse.unflatten(1, problem.layout)
-
-
 @every_impl
 @given(problem=problems())
 def test_a_mask_of_the_windows_is_the_operator(impl: str, problem: Problem) -> None:
     """Full attention, restricted to the windows; additional keys are concatenated to every window."""
-    problem = problem.but(rpb=False)
     tensors = problem.tensors()
-    tokens = list(itertools.product(*(range(length) for length in problem.layout)))
-    mask = torch.tensor([[j in oracle.neighbors(i, problem.axes) for j in tokens] for i in tokens])
-    expected_output, expected_lse = full_attention(problem, tensors, mask)
-    output, lse = problem.attend(impl, tensors)
-    assert_close(output, expected_output, **EXACT)
-    assert_close(lse, expected_lse, **EXACT)
+    expected = full_attention(problem, tensors, window_mask(problem))
+    assert_close(problem.attend(impl, tensors), expected, **EXACT)
 
 
 @every_impl
@@ -78,16 +55,13 @@ def test_whole_layout_is_full_attention(impl: str, problem: Problem, data: st.Da
     layout = tuple(min(length, 5) for length in problem.layout)
     stride = tuple(data.draw(st.integers(1, length)) for length in layout)
     ones = (1,) * len(layout)
-    problem = problem.but(layout=layout, kernel_size=layout, stride=stride, dilation=ones, rpb=False)
+    problem = problem.but(layout=layout, kernel_size=layout, stride=stride, dilation=ones)
     mask = torch.ones(1, 1, dtype=torch.bool)
     for length, is_causal in zip(layout, problem.is_causal, strict=True):
         axis = torch.ones(length, length, dtype=torch.bool)
         mask = torch.kron(mask, axis.tril() if is_causal else axis)
     tensors = problem.tensors()
-    expected_output, expected_lse = full_attention(problem, tensors, mask)
-    output, lse = problem.attend(impl, tensors)
-    assert_close(output, expected_output, **EXACT)
-    assert_close(lse, expected_lse, **EXACT)
+    assert_close(problem.attend(impl, tensors), full_attention(problem, tensors, mask), **EXACT)
 
 
 @every_impl
@@ -97,7 +71,7 @@ def test_stride_of_a_kernel_is_blocked_attention(impl: str, problem: Problem, da
     sizes = problem.kernel_size
     blocks = tuple(data.draw(st.integers(1, 3)) for _ in sizes)
     layout = tuple(size * number for size, number in zip(sizes, blocks, strict=True))
-    problem = problem.but(layout=layout, stride=sizes, dilation=(1,) * len(sizes), rpb=False)
+    problem = problem.but(layout=layout, stride=sizes, dilation=(1,) * len(sizes))
     tensors = problem.tensors()
     output, lse = problem.attend(impl, tensors)
     everything = torch.ones(math.prod(sizes), math.prod(sizes), dtype=torch.bool)
