@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
+from dinat_ref.models.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class DinatTrunk(nn.Module):
         return run_levels(self.pos_drop(self.patch_embed(image)), self.levels, attentions)
 
 
-class DiNAT(DinatTrunk):
+class DiNAT(Pretrained, DinatTrunk):
     """NAT or DiNAT as a classifier with the parameter names of the original repository.
 
     Shapes:
@@ -186,6 +187,9 @@ class DiNAT(DinatTrunk):
         >>> DiNAT(config)(torch.randn(1, 3, 32, 48)).shape
         torch.Size([1, 2])
     """
+
+    huggingface_prefix = "dinat."
+    architecture = "DinatForImageClassification"
 
     def __init__(self, config: DinatConfig) -> None:
         """Make the parts and initialise them."""

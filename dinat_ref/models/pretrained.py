@@ -33,7 +33,9 @@ class Pretrained(nn.Module):
     """
 
     config: DinatConfig
-    huggingface_prefix = ""  # what transformers puts before the names of this class's parameters
+    huggingface_prefix: str | None = ""  # what transformers puts before parameter names; None: it has no such model
+    architecture: str | None = None  # what transformers calls this class; None: as it is called here
+    model_type = "dinat"
 
     @classmethod
     def from_pretrained(
@@ -78,8 +80,12 @@ class Pretrained(nn.Module):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(folder / "model.safetensors", to_huggingface(self.state_dict(), self.huggingface_prefix))
-        self.config.to_json(folder / "config.json", architectures=[type(self).__name__])
+        state = self.state_dict()
+        if self.huggingface_prefix is not None:
+            state = to_huggingface(state, self.huggingface_prefix)
+        write_checkpoint(folder / "model.safetensors", state)
+        architectures = [self.architecture or type(self).__name__]
+        self.config.to_json(folder / "config.json", architectures=architectures, model_type=self.model_type)
 
 
 def download(name: str, revision: str | None = None) -> Path:

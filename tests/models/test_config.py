@@ -62,5 +62,5 @@ def test_a_published_file_is_read_in_spite_of_its_wrong_hidden_size():
 def test_a_nat_is_a_dinat_without_dilation():
     config = DinatConfig.from_dict({"model_type": "nat", "depths": [2, 1], "num_heads": [2, 4], "embed_dim": 64})
     assert config.dilations == [[1, 1], [1]]
-    with pytest.raises(ValueError, match="model_type must be 'dinat' or 'nat', got 'swin'"):
+    with pytest.raises(ValueError, match="model_type must be 'dinat', 'nat' or 'dinat_s', got 'swin'"):
         DinatConfig.from_dict({"model_type": "swin"})
