@@ -37,7 +37,7 @@ def enable_dinat() -> list[str]:
     Raises:
         ImportError: transformers is missing, or has no Dinat.
         RuntimeError: the attention layer differs from the operator even with its heads repaired.
-    Source: transformers' Dinat, releases 4.26 to 5.23.
+    Source: transformers' Dinat; tried with releases 4.40.2, 4.53.3, 4.57.1 and 5.23.0.
     Example:
         >>> import importlib.util
         >>> from dinat_ref.interop.natten import remove_natten
@@ -70,9 +70,11 @@ def _provide_natten() -> list[str]:
         for name in missing:
             setattr(functional, name, FUNCTIONS[name])
         done = [f"lent {' and '.join(missing)} to the NATTEN installed"] if missing else []
-    available = importlib.import_module("transformers.utils.import_utils").is_natten_available
-    if hasattr(available, "cache_clear"):  # it may have looked before
-        available.cache_clear()
+    imports = importlib.import_module("transformers.utils.import_utils")
+    if hasattr(imports.is_natten_available, "cache_clear"):  # it may have looked before there was one
+        imports.is_natten_available.cache_clear()
+    elif hasattr(imports, "_natten_available"):  # releases of 2025 and before looked once, when they were imported
+        imports._natten_available = True  # type: ignore[attr-defined]
     return done
 
 
