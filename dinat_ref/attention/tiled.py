@@ -97,10 +97,6 @@ def attend(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
             if plan.return_lse:
                 lses.append(to_rows(torch.logsumexp(scores, dim=-1, keepdim=True), query_rows, heads).squeeze(-1))
             order.append(query_rows.flatten())
-
-    if not outputs:  # an empty batch
-        empty = memory.query.new_zeros(0, heads, memory.value.shape[-1]) + memory.value.sum()
-        return empty, empty.sum(-1) if plan.return_lse else None
     rows = torch.cat(order)
     position = torch.empty_like(rows).scatter(0, rows, torch.arange(len(rows), device=rows.device))
     output = torch.cat(outputs).index_select(0, position)  # from tile by tile back to row-major
@@ -114,7 +110,7 @@ def chunks(plan: Plan, tiles: TileBatch, heads: int) -> Iterator[tuple[Tensor, T
     per_chunk = max(1, SCORES_PER_CHUNK // (heads * num_queries * num_keys))
     device = tiles.queries.device
     extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device)  # [M]
-    for begin in range(0, plan.batch * count, per_chunk):
+    for begin in range(0, max(1, plan.batch * count), per_chunk):  # one empty chunk for an empty batch
         pair = torch.arange(begin, min(begin + per_chunk, plan.batch * count), device=device)
         item, tile = (pair // count)[:, None], pair % count
         key_rows = tiles.keys[tile] + item * plan.num_tokens
@@ -125,9 +121,11 @@ def chunks(plan: Plan, tiles: TileBatch, heads: int) -> Iterator[tuple[Tensor, T
 
 def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:
     """Copy tokens of memory [*, heads, D] into a matrix for each tile and key head: [tiles Hkv, r tokens, D]."""
+    (tiles, tokens), (heads, dim) = rows.shape, memory.shape[1:]
+    group_size = heads // heads_kv
     picked = memory.index_select(0, rows.flatten())  # [tiles tokens, heads, D]
-    picked = picked.reshape(*rows.shape, heads_kv, -1, memory.shape[-1])  # [tiles, tokens, Hkv, r, D]
-    return picked.permute(0, 2, 3, 1, 4).reshape(rows.shape[0] * heads_kv, -1, memory.shape[-1])
+    picked = picked.reshape(tiles, tokens, heads_kv, group_size, dim).permute(0, 2, 3, 1, 4)
+    return picked.reshape(tiles * heads_kv, group_size * tokens, dim)
 
 
 def to_rows(matrices: Tensor, rows: Tensor, heads: int) -> Tensor:
@@ -204,7 +202,7 @@ def backward_by_chunks(
             d_key.index_add_(0, key_rows.flatten(), to_rows(torch.bmm(d_scores.mT, query), key_rows, heads_kv))
             d_value.index_add_(0, key_rows.flatten(), to_rows(torch.bmm(weights.mT, d_out), key_rows, heads_kv))
             if d_bias is not None:
-                of_heads = d_scores.reshape(-1, heads, *query_rows.shape[1:], key_rows.shape[1])  # [tiles, H, T, S + M]
+                of_heads = d_scores.reshape(len(query_rows), heads, query_rows.shape[1], key_rows.shape[1])
                 d_bias += of_heads[..., : d_bias.shape[-1]].sum(0)
         if rpb is not None and d_rpb is not None and bias is not None and d_bias is not None:
             d_rpb += torch.autograd.grad(bias, rpb, d_bias)[0]
