@@ -30,7 +30,7 @@ class DinatPreTrainedModel(Pretrained, DinatTrunk):
         ValueError: as ``DinatTrunk``.
     Source: transformers' DinatPreTrainedModel.
     Example:
-        >>> DinatModel(DinatConfig()).main_input_name
+        >>> DinatModel.main_input_name
         'pixel_values'
     """
 

@@ -24,7 +24,7 @@ class Pretrained(nn.Module):
         >>> import tempfile
         >>> import torch
         >>> from dinat_ref.models import DinatForImageClassification
-        >>> model = DinatForImageClassification(DinatConfig(num_labels=5))
+        >>> model = DinatForImageClassification(DinatConfig(num_labels=5, embed_dim=32, num_heads=[1, 2, 4, 8]))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.config.to_json(f"{folder}/config.json")
         ...     torch.save(model.state_dict(), f"{folder}/pytorch_model.bin")
