@@ -10,22 +10,20 @@ ignored: the result does not depend on them. ``install_as_natten()`` makes ``imp
     from natten import NeighborhoodAttention2D, na2d             # as code for NATTEN 0.21 does
 """
 
-import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import dinat_ref
 from dinat_ref.attention import merge_attentions as merge
 from dinat_ref.attention import neighborhood_attention
 from dinat_ref.interop import natten_legacy
 from dinat_ref.interop.natten_layers import LAYERS_017, LAYERS_021
+from dinat_ref.interop.stand_in import install, is_stand_in, remove
 
 VERSIONS = {"0.21": "0.21.7", "0.17": "0.17.5"}  # the argument orders to choose from, and the version they stand for
 TUNING = {
@@ -189,10 +187,7 @@ def is_natten_installed() -> bool:
         >>> isinstance(is_natten_installed(), bool)
         True
     """
-    loaded = sys.modules.get("natten")
-    if loaded is not None:
-        return not hasattr(loaded, "__dinat_ref__")
-    return importlib.util.find_spec("natten") is not None
+    return not is_stand_in("natten") and importlib.util.find_spec("natten") is not None
 
 
 def install_as_natten(version: str = "0.21") -> ModuleType:
@@ -230,13 +225,7 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
         "attention": attention,
         "merge_attentions": merge_attentions,
     }
-    package, functional = _module("natten", is_package=True), _module("natten.functional")
-    for module in (package, functional):
-        vars(module).update(functions)
-    vars(package).update(__version__=VERSIONS[version], functional=functional)
-    if not any(isinstance(finder, _Metadata) for finder in sys.meta_path):
-        sys.meta_path.append(_Metadata())
-    return package
+    return install("natten", VERSIONS[version], functions, submodules=("functional",))
 
 
 def remove_natten() -> None:
@@ -250,41 +239,4 @@ def remove_natten() -> None:
     Example:
         >>> remove_natten()
     """
-    if hasattr(sys.modules.get("natten"), "__dinat_ref__"):
-        del sys.modules["natten"], sys.modules["natten.functional"]
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Metadata)]
-
-
-def _module(name: str, is_package: bool = False) -> ModuleType:
-    """Make an empty module that ``import`` and ``importlib.util.find_spec`` find."""
-    module = ModuleType(name, "NATTEN's names, provided by dinat_ref.")
-    module.__spec__ = ModuleSpec(name, None, origin="dinat_ref.interop.natten", is_package=is_package)
-    module.__file__ = __file__
-    if is_package:
-        module.__path__ = []
-    vars(module)["__dinat_ref__"] = dinat_ref.__version__
-    sys.modules[name] = module
-    return module
-
-
-class _Distribution(importlib.metadata.Distribution):
-    """What ``importlib.metadata.version("natten")`` reads."""
-
-    def read_text(self, filename: str) -> str | None:
-        text = f"Metadata-Version: 2.1\nName: natten\nVersion: {sys.modules['natten'].__version__}\n"
-        return text if filename == "METADATA" else None
-
-    def locate_file(self, path: Any) -> Any:
-        return __file__
-
-
-class _Metadata(importlib.metadata.DistributionFinder):
-    """Finds the stand-in's version, and no modules."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        return None
-
-    def find_distributions(self, context: Any = None) -> Iterable[importlib.metadata.Distribution]:
-        wanted = getattr(context, "name", None)
-        is_there = hasattr(sys.modules.get("natten"), "__dinat_ref__")
-        return [_Distribution()] if is_there and wanted in (None, "natten") else []
+    remove("natten")

@@ -122,11 +122,13 @@ def fused(
     is_causal: CausalPerAxis = False,
     rpb: Tensor | None = None,
     scale: float | None = None,
+    additional_keys: Tensor | None = None,
+    additional_values: Tensor | None = None,
 ) -> Tensor:
     """Attend in one call, in the argument order of NATTEN 0.17: dilation where 0.21 has stride. Heads are LAST here.
 
     Shapes:
-        query, key, value: [B, *layout, H, D]
+        query, key, value: [B, *layout, H, D]; additional_keys, additional_values: [B, M, H, D]
         return: [B, *layout, H, D]
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
@@ -137,7 +139,8 @@ def fused(
         >>> fused(torch.zeros_like(x), x, x, 2, 2).flatten()
         tensor([1., 2., 1., 2., 3.])
     """
-    output = neighborhood_attention(query, key, value, kernel_size, 1, dilation, is_causal or False, scale, rpb=rpb)
+    where, extra = (kernel_size, 1, dilation, is_causal or False), (additional_keys, additional_values)
+    output = neighborhood_attention(query, key, value, *where, scale, *extra, rpb=rpb)
     assert isinstance(output, Tensor)
     return output
 

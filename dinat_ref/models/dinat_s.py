@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dinat_ref.models.config import DinatConfig
-from dinat_ref.models.dinat import Stages, check_image, make_head, make_levels, run_levels
 from dinat_ref.models.layers import initialize
 from dinat_ref.models.pretrained import Pretrained
+from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, run_levels
 
 
 class PatchTokenizer(nn.Module):

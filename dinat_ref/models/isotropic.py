@@ -7,9 +7,9 @@ every window is the map, and its bias table [heads, 27, 27] has an entry for eve
 
 from torch import Tensor, nn
 
-from dinat_ref.models.dinat import Stages, make_head
 from dinat_ref.models.dinat_s import PatchTokenizer
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
+from dinat_ref.models.pyramid import Stages, make_head
 
 
 class Isotropic(nn.Module):
