@@ -48,7 +48,12 @@ class LoadReport:
 
     Shapes:
         misshapen: "name: shape in the checkpoint, shape in the model"
+    Raises:
+        Nothing.
     Source: the project's own.
+    Example:
+        >>> LoadReport(missing=("head.bias",), unexpected=(), misshapen=()).missing
+        ('head.bias',)
     """
 
     missing: tuple[str, ...]

@@ -18,7 +18,15 @@ class Stages:
         before: one map per level, as its last layer left it
         after: the same maps, downsampled where the level ends in a downsampler
         attentions: [B, X', Y', heads, K] of the layers that were asked for
+    Raises:
+        Nothing.
     Source: Hassani et al., arXiv:2204.07143, figure 4.
+    Example:
+        >>> import torch
+        >>> from dinat_ref.models import create_model
+        >>> stages = create_model("dinat_mini", device="meta").encode(torch.empty(1, 3, 224, 224, device="meta"))
+        >>> [tuple(x.shape[1:]) for x in stages.before]
+        [(56, 56, 64), (28, 28, 128), (14, 14, 256), (7, 7, 512)]
     """
 
     embeddings: Tensor
