@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from dinat_ref.models.checkpoints import WEIGHT_FILES, load_checkpoint, shard_names, write_checkpoint
@@ -22,7 +23,6 @@ class Pretrained(nn.Module):
     Source: the interface of transformers' PreTrainedModel.
     Example:
         >>> import tempfile
-        >>> import torch
         >>> from dinat_ref.models import DinatForImageClassification
         >>> model = DinatForImageClassification(DinatConfig(num_labels=5, embed_dim=32, num_heads=[1, 2, 4, 8]))
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -68,8 +68,13 @@ class Pretrained(nn.Module):
         elif "id2label" in settings:
             settings = {"num_labels": None, **settings}
         config = replace(DinatConfig.from_json(folder), **settings)
-        model = cls(config)
-        load_checkpoint(model, folder, strict=strict, resize_rpb=resize_rpb)
+        with torch.device("meta"):  # drawing weights that the checkpoint replaces takes longer than reading it
+            model = cls(config)
+        model.to_empty(device=torch.get_default_device())
+        report = load_checkpoint(model, folder, strict=strict, resize_rpb=resize_rpb)
+        if new := [*report.missing, *(entry.partition(":")[0] for entry in report.misshapen)]:
+            drawn = cls(config).state_dict()
+            model.load_state_dict({name: drawn[name] for name in new}, strict=False)
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:

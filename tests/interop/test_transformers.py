@@ -85,6 +85,24 @@ def test_a_dinat_that_was_imported_too_early_gets_the_functions(monkeypatch):
     assert dinat.natten2dav is bridge.FUNCTIONS["natten2dav"]
 
 
+def test_a_natten_that_is_installed_is_lent_what_it_lacks(monkeypatch, tmp_path):
+    remove_natten()
+    (tmp_path / "natten").mkdir()
+    (tmp_path / "natten" / "__init__.py").write_text("__version__ = '0.21.7'\n")
+    (tmp_path / "natten" / "functional.py").write_text("def natten2dav(): return 'its own'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert bridge.enable_dinat() == ["lent natten2dqkrpb to the NATTEN installed"]
+        functional = sys.modules["natten.functional"]
+        assert functional.natten2dqkrpb is bridge.FUNCTIONS["natten2dqkrpb"]
+        assert functional.natten2dav() == "its own"
+    finally:
+        for name in ("natten", "natten.functional"):
+            sys.modules.pop(name)
+        monkeypatch.undo()
+        bridge.enable_dinat()
+
+
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"case{case.number}")
 def test_it_gives_what_it_gave_on_nattens_own_kernels(case):
     settings = {name: value for name, value in case.settings.items() if name != "size"}

@@ -200,6 +200,10 @@ def test_from_pretrained_overrides_settings(tmp_path):
         DinatForImageClassification.from_pretrained(tmp_path, num_labels=3)
     fresh_head = DinatForImageClassification.from_pretrained(tmp_path, num_labels=3, strict=False)
     assert_close(fresh_head.norm.weight, model.norm.weight, **EXACT)
+    assert 0.01 < fresh_head.head.weight.std() < 0.03, "drawn anew"
+    assert not fresh_head.head.bias.any()
+    new_norms = DinatBackbone.from_pretrained(tmp_path)
+    assert_close(new_norms.norm2.weight, torch.ones(48), **EXACT)
 
 
 # what is refused
@@ -393,3 +397,10 @@ def test_a_hub_name_without_the_hubs_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"huggingface_hub is needed for this: pip install 'dinat-ref\[hub\]'"):
         DinatModel.from_pretrained("shi-labs/dinat-mini-in1k-224")
+
+
+def test_importing_the_models_imports_no_optional_package():
+    optional = ["safetensors", "huggingface_hub", "transformers", "matplotlib", "PIL", "hypothesis"]
+    code = f"import sys, dinat_ref.models, dinat_ref.interop.natten; print([n for n in {optional} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
