@@ -1,5 +1,6 @@
 """``from_pretrained`` and ``save_pretrained``: a folder, or a name on the Hugging Face hub."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,8 @@ from dinat_ref.models.optional import need
 
 class Pretrained(nn.Module):
     """Gives a model class ``from_pretrained`` and ``save_pretrained``; the class takes a ``DinatConfig``.
+
+    A class that takes something else says so in ``maker`` and ``write_config``.
 
     Shapes:
         none
@@ -63,17 +66,13 @@ class Pretrained(nn.Module):
         folder = Path(source)
         if not folder.is_dir():
             folder = download(str(source), revision)
-        if "num_labels" in settings:  # the names of other classes go
-            settings = {"id2label": None, **settings}
-        elif "id2label" in settings:
-            settings = {"num_labels": None, **settings}
-        config = replace(DinatConfig.from_json(folder), **settings)
+        make = cls.maker(folder, settings)
         with torch.device("meta"):  # drawing weights that the checkpoint replaces takes longer than reading it
-            model = cls(config)
+            model = make()
         model.to_empty(device=torch.get_default_device())
         report = load_checkpoint(model, folder, strict=strict, resize_rpb=resize_rpb)
         if new := [*report.missing, *(entry.partition(":")[0] for entry in report.misshapen)]:
-            drawn = cls(config).state_dict()
+            drawn = make().state_dict()
             model.load_state_dict({name: drawn[name] for name in new}, strict=False)
         return model.eval()
 
@@ -89,8 +88,22 @@ class Pretrained(nn.Module):
         if self.huggingface_prefix is not None:
             state = to_huggingface(state, self.huggingface_prefix)
         write_checkpoint(folder / "model.safetensors", state)
+        self.write_config(folder / "config.json")
+
+    @classmethod
+    def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:
+        """Read a folder's configuration, with settings overriding it: a function that makes the model."""
+        if "num_labels" in settings:  # the names of other classes go
+            settings = {"id2label": None, **settings}
+        elif "id2label" in settings:
+            settings = {"num_labels": None, **settings}
+        config = replace(DinatConfig.from_json(folder), **settings)
+        return lambda: cls(config)
+
+    def write_config(self, path: Path) -> None:
+        """Write the configuration that ``maker`` reads."""
         architectures = [self.architecture or type(self).__name__]
-        self.config.to_json(folder / "config.json", architectures=architectures, model_type=self.model_type)
+        self.config.to_json(path, architectures=architectures, model_type=self.model_type)
 
 
 def download(name: str, revision: str | None = None) -> Path:

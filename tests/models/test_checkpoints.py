@@ -187,6 +187,22 @@ def test_save_and_load(tmp_path, make):
     assert_same_state(again.state_dict(), model.state_dict())
 
 
+def test_isotropic_models_are_saved_with_their_arguments(tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[hub]")
+    model = randomised(Isotropic(12, 2, depth=2, image_size=64, full_attention=True, num_labels=3))
+    model.save_pretrained(tmp_path)
+    again = Isotropic.from_pretrained(tmp_path)
+    assert again.settings == model.settings
+    assert_same_state(again.state_dict(), model.state_dict())
+    larger = Isotropic.from_pretrained(tmp_path, image_size=96, resize_rpb=True)
+    assert larger.layers[0].attn.kernel_size == (6, 6)
+    with pytest.raises(ValueError, match="model_type must be 'dinat', 'nat' or 'dinat_s', got 'dinat_isotropic'"):
+        DiNAT.from_pretrained(tmp_path)
+    tiny().to_json(tmp_path / "config.json")
+    with pytest.raises(ValueError, match="model_type must be 'dinat_isotropic'"):
+        Isotropic.from_pretrained(tmp_path)
+
+
 def test_from_pretrained_overrides_settings(tmp_path):
     model = randomised(DinatForImageClassification(tiny(num_labels=None, id2label=dict(enumerate("abcde")))))
     model.config.to_json(tmp_path / "config.json")
