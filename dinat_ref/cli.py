@@ -15,6 +15,7 @@ COMMANDS = {
     "tour": ("dinat_ref.tour", "see neighborhood attention at work on a photograph"),
     "bench": ("dinat_ref.bench.command", "measure every formulation and installed peer in one table"),
     "draw": ("dinat_ref.viz.command", "draw windows, patterns, receptive fields and attention maps"),
+    "classify": ("dinat_ref.classify", "name what a photograph shows, with any published model"),
 }
 
 
