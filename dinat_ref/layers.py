@@ -23,6 +23,7 @@ class NeighborhoodAttention(nn.Module):
         rpb: learn a relative positional bias.
         attn_drop: probability of dropping an attention weight (in training; the weights are then made explicit).
         proj_drop: probability of dropping an output.
+        scale: factor of the dot products; None means head_dim ** -0.5.
         impl: the formulation, see ``dinat_ref.attention.functional``.
         device, dtype: of the parameters.
     Raises:
@@ -49,6 +50,7 @@ class NeighborhoodAttention(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         *,
+        scale: float | None = None,
         impl: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -58,7 +60,7 @@ class NeighborhoodAttention(nn.Module):
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
         axes = (1,) * self.ndim
-        self.embed_dim, self.num_heads, self.impl = embed_dim, num_heads, impl
+        self.embed_dim, self.num_heads, self.scale, self.impl = embed_dim, num_heads, scale, impl
         self.kernel_size = per_axis("kernel_size", kernel_size, axes)
         self.stride = per_axis("stride", stride, axes)
         self.dilation = per_axis("dilation", dilation, axes)
@@ -92,10 +94,10 @@ class NeighborhoodAttention(nn.Module):
         query, key, value = qkv.unbind(-3)  # each [B, *layout, H, D]
         where = (self.kernel_size, self.stride, self.dilation, self.is_causal)
         if self.training and self.attn_drop.p > 0:
-            weights = neighborhood_weights(query, key, *where, rpb=self.rpb)  # [B, *layout, H, K]
+            weights = neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)  # [B, *layout, H, K]
             output = neighborhood_av(self.attn_drop(weights), value, *where)
         else:
-            attended = neighborhood_attention(query, key, value, *where, rpb=self.rpb, impl=self.impl)
+            attended = neighborhood_attention(query, key, value, *where, self.scale, rpb=self.rpb, impl=self.impl)
             assert isinstance(attended, Tensor)
             output = attended
         return self.proj_drop(self.proj(output.flatten(-2)))
