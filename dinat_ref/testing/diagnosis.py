@@ -1,0 +1,115 @@
+"""The diagnosis: which known bug does what this kernel does?
+
+Every wrong kernel of the corpus is run on the problems where a check failed, and on some where it passed. The one
+that does the same on all that failed, and on most that passed, names the bug.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinat_ref.testing.kernel import Kernel, Wrong
+from dinat_ref.testing.problem import Problem
+from dinat_ref.testing.report import Result
+
+PASSING = 0.6  # share of the passing problems that a known bug must reproduce, too
+
+
+def observe(kernel: Kernel, problem: Problem, kind: str) -> list[Tensor] | str:
+    """What a kernel does on a problem: tensors, or in words how it failed.
+
+    Shapes:
+        W: weights [N, N]; G: the gradients; otherwise output and lse
+    Raises:
+        Nothing that the kernel raises.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref import na1d
+        >>> observe(Kernel(na1d), Problem("1d 3 k3 d1 h1 e1 f32 seed0"), "W")[0].shape
+        torch.Size([3, 3])
+    """
+    try:
+        if kind == "W":
+            return [kernel.weights(problem)]
+        inputs = problem.inputs(kernel.device)
+        if kind != "G":
+            output, lse = kernel.attend(problem, inputs, return_lse=kernel.supports.lse)
+            return [output, *([lse] if lse is not None else [])]
+        from dinat_ref.testing.checks_gradients import gradients
+
+        return list(gradients(kernel, problem, inputs).values())
+    except Wrong as error:
+        return str(error)
+    except Exception as error:
+        return type(error).__name__
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two observations agree to within rounding.
+
+    Shapes:
+        none
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> same([torch.ones(3)], [torch.ones(3) + 1e-6]), same([torch.ones(3)], "ValueError")
+        (True, False)
+    """
+    if isinstance(one, str) or isinstance(other, str):
+        return isinstance(one, str) and isinstance(other, str) and one == other
+    if len(one) != len(other):
+        return False
+    for a, b in zip(one, other, strict=True):
+        if a.shape != b.shape:
+            return False
+        a, b = a.detach().double().cpu(), b.detach().double().cpu()
+        finite = torch.isfinite(a)
+        if bool((finite != torch.isfinite(b)).any()):
+            return False
+        difference = (a - b)[finite].abs()
+        allowed = 1e-3 + 1e-3 * a[finite].abs()
+        if bool((difference > allowed).any()):
+            return False
+    return True
+
+
+def diagnose(kernel: Kernel, result: Result) -> str | None:
+    """Name the known bug that explains a failed check, or None when none does.
+
+    Shapes:
+        return: a text such as "even kernel leans right (seen in ports)"
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref.testing.runner import check_kernel
+        >>> from dinat_ref.testing.sabotage import CORPUS
+        >>> report = check_kernel(CORPUS["even_kernel_leans_right"].kernel(), checks=["W12"])
+        >>> report["W12-even-kernels"].looks_like
+        'even kernel leans right (seen in ports)'
+    """
+    from dinat_ref.testing.sabotage import CORPUS
+
+    kind = result.id[0]
+    failing, passing = result.evidence
+    mine: dict[Problem, Any] = {problem: observe(kernel, problem, kind) for problem in failing + passing}
+    best: tuple[float, str] | None = None
+    for entry in CORPUS.values():
+        if not entry.looks_like or not (result.id in entry.found_by or entry.found_by[0][0] == kind):
+            continue
+        if kind in "DET":  # these checks name their bug themselves: what they find does not show in an output
+            if result.id == entry.found_by[0] and entry.explains(result.message):
+                return entry.diagnosis
+            continue
+        suspect = Kernel(entry.function, kernel.supports, device=kernel.device)
+        suspect.cache = entry.cache  # its windows, remembered from one diagnosis to the next
+        if not all(same(mine[problem], observe(suspect, problem, kind)) for problem in failing):
+            continue
+        agreeing = [same(mine[problem], observe(suspect, problem, kind)) for problem in passing]
+        share = sum(agreeing) / len(agreeing) if agreeing else 1.0
+        share += 0.5 * (result.id == entry.found_by[0])  # of two that fit, the one this check is there to find
+        if share >= PASSING and (best is None or share > best[0]):
+            best = (share, entry.diagnosis)
+    return best[1] if best else None
