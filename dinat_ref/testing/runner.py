@@ -17,7 +17,7 @@ from dinat_ref.testing.report import Report, Result
 from dinat_ref.testing.shrink import shrink
 from dinat_ref.testing.supports import Supports
 
-EVIDENCE = 6  # problems of each outcome kept for the diagnosis
+EVIDENCE = {1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233}  # of each outcome, the problems kept for the diagnosis
 SHRINK_SECONDS = 2.0
 
 
@@ -113,6 +113,7 @@ def run_check(
         return result
     first: tuple[Problem, Exception] | None = None
     failing, passing = result.evidence
+    passed = 0
     try:
         for problem in check.problems(kernel.supports, budget, seed):
             error, worst = examine(kernel, check, problem)
@@ -120,10 +121,11 @@ def run_check(
             if worst is not None:
                 result.worst = max(result.worst or 0.0, worst)
             if error is None:
-                passing += [problem] if len(passing) < EVIDENCE else []
+                passed += 1
+                passing += [problem] if passed in EVIDENCE else []
                 continue
             result.failing += 1
-            failing += [problem] if len(failing) < EVIDENCE else []
+            failing += [problem] if result.failing in EVIDENCE else []
             first = first or (problem, error)
             if stop:
                 break
