@@ -4,7 +4,15 @@ from dinat_ref.testing import Supports, check_kernel
 print(check_kernel(my_kernel, supports=Supports(ndim={2}, stride=False)))
 """
 
-from dinat_ref.testing import checks_windows  # noqa: F401
+from dinat_ref.testing import (  # noqa: F401  (they enter themselves into the registry)
+    checks_behaviour,
+    checks_errors,
+    checks_gradients,
+    checks_laws,
+    checks_numbers,
+    checks_transforms,
+    checks_windows,
+)
 from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.report import KernelFailure, Report, Result

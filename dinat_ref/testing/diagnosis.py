@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinat_ref.testing.checks_gradients import observe_gradients
 from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.report import Result
@@ -36,9 +37,7 @@ def observe(kernel: Kernel, problem: Problem, kind: str) -> list[Tensor] | str:
         if kind != "G":
             output, lse = kernel.attend(problem, inputs, return_lse=kernel.supports.lse)
             return [output, *([lse] if lse is not None else [])]
-        from dinat_ref.testing.checks_gradients import gradients
-
-        return list(gradients(kernel, problem, inputs).values())
+        return observe_gradients(kernel, problem, inputs)
     except Wrong as error:
         return str(error)
     except Exception as error:

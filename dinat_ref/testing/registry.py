@@ -11,7 +11,7 @@ from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.supports import Supports
 
-BUDGETS = {"quick": 8, "full": 100, "deep": 1000}  # random problems of a check
+BUDGETS = {"quick": 20, "full": 100, "deep": 1000}  # random problems of a check
 KINDS = {
     "W": "windows",
     "N": "numbers",

@@ -28,12 +28,21 @@ class HeightAndWidthSwapped(DenseKernel):
 
     def build_mask(self, neighborhood: Neighborhood) -> tuple[Tensor, Tensor]:
         """Clamp each axis by the length of the other."""
-        if neighborhood.ndim != 2 or any(neighborhood.is_causal) or max(neighborhood.stride + neighborhood.dilation) > 1:
+        if (
+            neighborhood.ndim != 2
+            or any(neighborhood.is_causal)
+            or max(neighborhood.stride + neighborhood.dilation) > 1
+        ):
             return super().build_mask(neighborhood)
         (rows, columns), mask = neighborhood.layout, torch.ones(1, 1, dtype=torch.bool)
-        for length, other, k in ((rows, columns, neighborhood.kernel_size[0]), (columns, rows, neighborhood.kernel_size[1])):
+        for length, other, k in (
+            (rows, columns, neighborhood.kernel_size[0]),
+            (columns, rows, neighborhood.kernel_size[1]),
+        ):
             i, half = torch.arange(length), k // 2
-            centre = i.clamp(half, other - 1 - half) if other - 1 - half >= half else torch.full_like(i, other - 1 - half)
+            centre = (
+                i.clamp(half, other - 1 - half) if other - 1 - half >= half else torch.full_like(i, other - 1 - half)
+            )
             distance = torch.arange(length) - centre[:, None]
             attends = (distance >= -half) & (distance <= half)
             if k % 2 == 0:
@@ -85,9 +94,7 @@ class FirstKernelSizeForAll(DenseKernel):
     def axes(self, neighborhood: Neighborhood) -> Axes:
         """Repeat the first kernel size."""
         k = neighborhood.kernel_size[0]
-        return [
-            (length, k if k * d <= length else own, min(s, k), d, c) for length, own, s, d, c in neighborhood.axes
-        ]
+        return [(length, k if k * d <= length else own, min(s, k), d, c) for length, own, s, d, c in neighborhood.axes]
 
 
 @sabotage("W17-two-axes", looks_like="is_causal on one axis taken for all axes", seen_in="fused-causal ports")
@@ -143,7 +150,9 @@ class ThirdAxisClipped(DenseKernel):
         return mask, padded
 
 
-@sabotage("W01-output-shape", "W14-stride", looks_like="stride downsamples the output", seen_in="natten-mps, natten-mlx")
+@sabotage(
+    "W01-output-shape", "W14-stride", looks_like="stride downsamples the output", seen_in="natten-mps, natten-mlx"
+)
 class StrideDownsamples(DenseKernel):
     """Only every s-th query is computed, and centred on itself."""
 

@@ -83,7 +83,11 @@ class EdgesWrapped(DenseKernel):
         return [g + d * ((leader(m, n, s) - k // 2 + step) % n) for step in range(k)]
 
 
-@sabotage("W05-one-group", looks_like="windows cross dilation groups at the edges", seen_in="ports; the CUTLASS reference warns of it")
+@sabotage(
+    "W05-one-group",
+    looks_like="windows cross dilation groups at the edges",
+    seen_in="ports; the CUTLASS reference warns of it",
+)
 class WindowCrossesGroups(DenseKernel):
     """The window is clamped into the axis, not into its dilation group."""
 
@@ -96,7 +100,11 @@ class WindowCrossesGroups(DenseKernel):
         return [start + d * step for step in range(k)]
 
 
-@sabotage("W13-dilation", looks_like="length of a dilation group rounded down", seen_in="ports; the CUTLASS reference warns of it")
+@sabotage(
+    "W13-dilation",
+    looks_like="length of a dilation group rounded down",
+    seen_in="ports; the CUTLASS reference warns of it",
+)
 class GroupLengthRoundedDown(DenseKernel):
     """All groups are taken to have L // d tokens."""
 
@@ -176,7 +184,11 @@ class StrideBeforeDilation(DenseKernel):
         return keys(g, d, min(max(m - k // 2, 0), n - k), k)
 
 
-@sabotage("W16-causal-stride", looks_like="causal stride group led by its centre", seen_in="a trap that NATTEN's comments warn of")
+@sabotage(
+    "W16-causal-stride",
+    looks_like="causal stride group led by its centre",
+    seen_in="a trap that NATTEN's comments warn of",
+)
 class CausalLedByCentre(DenseKernel):
     """The causal leader is the central query instead of the last one."""
 
@@ -189,7 +201,11 @@ class CausalLedByCentre(DenseKernel):
         return keys(g, d, start, max(m + 1 - start, 0))
 
 
-@sabotage("W16-causal-stride", looks_like="causal stride leader not capped at the end of the axis", seen_in="a trap that NATTEN's comments warn of")
+@sabotage(
+    "W16-causal-stride",
+    looks_like="causal stride leader not capped at the end of the axis",
+    seen_in="a trap that NATTEN's comments warn of",
+)
 class CausalLeaderUncapped(DenseKernel):
     """The last, incomplete stride group keeps a leader behind the last token."""
 
@@ -268,7 +284,9 @@ class LastWindowEarly(DenseKernel):
         return keys(g, d, min(max(leader(m, n, s) - k // 2, 0), max(n - k - 1, 0)), k)
 
 
-@sabotage("W03-key-count", "W11-odd-kernels", looks_like="window one key too wide", seen_in="attention-gym (for even kernels)")
+@sabotage(
+    "W03-key-count", "W11-odd-kernels", looks_like="window one key too wide", seen_in="attention-gym (for even kernels)"
+)
 class WindowTooWide(DenseKernel):
     """2 (k // 2) + 1 keys and one more: both ends of the window are counted in."""
 
