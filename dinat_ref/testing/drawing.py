@@ -4,6 +4,7 @@ A problem is built valid, not filtered: kernel size and dilation first, then a l
 more, so that full windows, ragged groups and lengths that the dilation does not divide come up all the time.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,8 +131,8 @@ def draw_problem(choose: Chooser, supports: Supports, wish: Wish | None = None) 
     axes = []
     for _ in range(ndim):
         kernel_size = choose.among(sizes)
-        dilation = choose.integer(1, 3 if ndim < 3 else 2) if dilated else 1
-        slack = 0 if wish.full or wish.whole else choose.integer(wish.min_slack, 4 if ndim < 3 else 2)
+        dilation = choose.integer(1, 3 if ndim < 3 else 2) if dilated and math.prod(a[0] for a in axes) < 30 else 1
+        slack = 0 if wish.full or wish.whole else wish.min_slack + choose.integer(0, 4 if ndim < 3 else 1)
         stride = choose.integer(1, kernel_size) if strided_windows else 1
         axes.append(
             (kernel_size * dilation + slack, kernel_size, stride, dilation, bool(causal and choose.integer(0, 1)))
