@@ -96,14 +96,18 @@ class Neighborhood:
         if not isinstance(layout, Sequence) or isinstance(layout, str) or len(layout) < 1:
             raise ValueError(f"layout must list the number of tokens of at least one axis, got {layout!r}")
         layout = tuple(check_integer(f"layout on axis {axis}", length) for axis, length in enumerate(layout))
-        # object.__setattr__ is how a frozen dataclass fills its own fields
-        object.__setattr__(self, "layout", layout)
-        object.__setattr__(self, "kernel_size", per_axis("kernel_size", kernel_size, layout))
-        object.__setattr__(self, "stride", per_axis("stride", stride, layout))
-        object.__setattr__(self, "dilation", per_axis("dilation", dilation, layout))
-        object.__setattr__(self, "is_causal", per_axis("is_causal", is_causal, layout))
-        for axis, arguments in enumerate(self.axes):
-            check_axis(*arguments, axis=axis)
+        rows = zip(
+            layout,
+            per_axis("kernel_size", kernel_size, layout),
+            per_axis("stride", stride, layout),
+            per_axis("dilation", dilation, layout),
+            per_axis("is_causal", is_causal, layout),
+            range(len(layout)),
+            strict=True,
+        )
+        columns = zip(*itertools.starmap(check_axis, rows), strict=True)
+        for name, column in zip(("layout", "kernel_size", "stride", "dilation", "is_causal"), columns, strict=True):
+            object.__setattr__(self, name, column)  # how a frozen dataclass fills its own fields
 
     @property
     def ndim(self) -> int:
@@ -176,9 +180,12 @@ class Neighborhood:
     def mask(self, device: torch.device | str | None = None) -> Tensor:
         """Which key each query attends, as a dense matrix: bool [N, N], rows are queries."""
         mask = torch.ones((1, 1), dtype=torch.bool, device=device)
-        for axis, length in enumerate(self.layout):
-            rows = [[j in keys for j in range(length)] for keys in self.windows(axis)]
-            attends = torch.tensor(rows, dtype=torch.bool, device=device)  # [L, L]
+        for axis, (length, _, _, dilation, _) in enumerate(self.axes):
+            windows = self.windows(axis)
+            first = torch.tensor([keys.start for keys in windows], device=device)[:, None]  # [L, 1]
+            stop = torch.tensor([keys.stop for keys in windows], device=device)[:, None]  # [L, 1]
+            key = torch.arange(length, device=device)  # [L]
+            attends = (first <= key) & (key < stop) & ((key - first) % dilation == 0)  # [L, L]
             mask = (mask[:, None, :, None] & attends[None, :, None, :]).flatten(2).flatten(0, 1)  # [N' L, N' L]
         return mask
 
@@ -190,7 +197,7 @@ class Neighborhood:
         Raises:
             ValueError: the token is not in the layout.
         """
-        coordinates = self.coordinates(token) if isinstance(token, int) else tuple(token)
+        coordinates = tuple(token) if isinstance(token, Sequence) else self.coordinates(check_integer("token", token))
         if len(coordinates) != self.ndim or not all(0 <= i < n for i, n in zip(coordinates, self.layout, strict=True)):
             raise ValueError(f"token must lie in the layout {self.layout}, got {token}")
         queries = [[i for i, keys in enumerate(self.windows(axis)) if j in keys] for axis, j in enumerate(coordinates)]

@@ -95,8 +95,9 @@ def window(i: int, length: int, kernel_size: int, stride: int = 1, dilation: int
         >>> list(window(6, length=7, kernel_size=2, dilation=3))
         [3, 6]
     """
-    check_axis(length, kernel_size, stride, dilation, is_causal)
-    if not 0 <= check_integer("i", i) < length:
+    length, kernel_size, stride, dilation, is_causal = check_axis(length, kernel_size, stride, dilation, is_causal)
+    i = check_integer("i", i)
+    if not 0 <= i < length:
         raise ValueError(f"i must be in 0 .. {length - 1} (length - 1), got {i}")
 
     g, m, n = dilation_group(i, length, dilation)
@@ -121,20 +122,18 @@ def check_integer(name: str, value: object) -> int:
         >>> check_integer("stride", 2)
         2
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):  # NumPy's integers have an index, floats have none
+    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     return operator.index(value)
 
 
 def check_axis(
     length: int, kernel_size: int, stride: int = 1, dilation: int = 1, is_causal: bool = False, axis: int | None = None
-) -> None:
-    """Raise unless the arguments define a neighborhood on an axis of ``length`` tokens.
+) -> tuple[int, int, int, int, bool]:
+    """Return the arguments of an axis as Python numbers, or raise unless they define a neighborhood on it.
 
     Shapes:
-        return: None.
+        return: (length, kernel_size, stride, dilation, is_causal)
     Raises:
         TypeError: an argument is not an integer (is_causal: not a bool).
         ValueError: an argument is outside its limits; the message names argument, axis, value and limit.
@@ -146,16 +145,19 @@ def check_axis(
     """
     where = "" if axis is None else f" on axis {axis}"
     sizes = {"length": length, "kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    sizes = {name: check_integer(name + where, size) for name, size in sizes.items()}
     for name, size in sizes.items():
-        if check_integer(name + where, size) < 1:
+        if size < 1:
             raise ValueError(f"{name}{where} must be at least 1, got {size}")
     if not isinstance(is_causal, bool):
         raise TypeError(f"is_causal{where} must be a bool, got {is_causal!r} ({type(is_causal).__name__})")
+    length, kernel_size, stride, dilation = sizes.values()
     if kernel_size * dilation > length:
         reach = f"{kernel_size} * {dilation} = {kernel_size * dilation}"
         raise ValueError(f"kernel_size * dilation{where} must be at most the length of the axis: {reach} > {length}")
     if stride > kernel_size:
         raise ValueError(f"stride{where} must be at most kernel_size, got {stride} > {kernel_size}")
+    return length, kernel_size, stride, dilation, is_causal
 
 
 def picture(length: int, kernel_size: int, stride: int = 1, dilation: int = 1, is_causal: bool = False) -> str:

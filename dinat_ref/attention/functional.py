@@ -6,9 +6,12 @@ Tensors are heads-last, [batch, *layout, heads, head_dim]. ``impl`` names a form
     |----------|-------------------------------------|----------------------------|---------------------------------|
     | "loops"  | the definition, token by token      | small                      | as the oracle, to step through  |
     | "gather" | explicit index table                | K times key and value      | to read, for exposed weights    |
-    | "unfold" | sliding windows of dilation groups  | K times a dilation group   | for many dilation groups        |
-    | "masked" | dense mask                          | N x N scores a head        | below a few hundred tokens      |
-    | "auto"   | one of these, by the rule below     |                            | always, unless you compare      |
+    | "unfold" | sliding windows of dilation groups  | K times a dilation group   | to read                         |
+    | "masked" | dense mask                          | N x N scores a head        | for tiny problems               |
+    | "tiled"  | tiles of queries, slabs of keys     | about four times query     | for everything else             |
+    | "auto"   | "masked" up to 65,536 scores in all (B H N^2), else "tiled"      |                                 |
+
+All take all arguments, on any device, and can be differentiated twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +24,7 @@ from dinat_ref.attention.gather import gather_attention
 from dinat_ref.attention.loops import loops_attention
 from dinat_ref.attention.masked import masked_attention
 from dinat_ref.attention.operands import Operands, check_layout, prepare
+from dinat_ref.attention.tiled import tiled_attention
 from dinat_ref.attention.unfold import unfold_attention
 from dinat_ref.neighborhood import Neighborhood
 
@@ -31,6 +35,7 @@ FORMULATIONS: dict[str, Formulation] = {
     "gather": gather_attention,
     "unfold": unfold_attention,
     "masked": masked_attention,
+    "tiled": tiled_attention,
 }
 
 
@@ -118,7 +123,8 @@ def choose(operands: Operands) -> str:
         >>> choose(prepare(x, x, x, Neighborhood((5,), 3)))
         'masked'
     """
-    return "masked" if operands.neighborhood.num_tokens <= 256 else "unfold"
+    batch, heads = operands.query.shape[0], operands.query.shape[-2]
+    return "masked" if batch * heads * operands.neighborhood.num_tokens**2 <= 2**16 else "tiled"
 
 
 def na1d(

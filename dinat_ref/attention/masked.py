@@ -11,11 +11,10 @@ Memory: N x N scores for each batch and head. Above some 16,000 tokens (1 GB a h
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 
 from dinat_ref.attention.bias import lookup_bias
-from dinat_ref.attention.operands import Operands
+from dinat_ref.attention.operands import Operands, inside_transform
 
 
 def masked_attention(operands: Operands, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -74,4 +73,4 @@ def _dense_bias(operands: Operands) -> Tensor:
 def _may_differentiate(*tensors: Tensor) -> bool:
     """Whether somebody may take a derivative through these tensors, in reverse or forward mode."""
     reverse = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return reverse or forward_ad._current_level >= 0
+    return reverse or inside_transform()

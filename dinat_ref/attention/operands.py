@@ -1,10 +1,12 @@
 """What every formulation may rely on: operands that were checked once, in a dtype fit for a softmax."""
 
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dinat_ref.neighborhood import Neighborhood
 
@@ -64,8 +66,8 @@ def prepare(
     heads_kv, head_dim_v = key.shape[-2], value.shape[-1]
     _check_shape("key", key, (batch, *layout, heads_kv, head_dim), "query's batch, layout and head_dim")
     _check_shape("value", value, (batch, *layout, heads_kv, head_dim_v), "query's batch and layout, key's heads")
-    if heads_kv == 0 or heads % heads_kv:
-        raise ValueError(f"query's heads must be a multiple of key's heads, got {heads} and {heads_kv}")
+    if heads_kv == 0 or heads == 0 or heads % heads_kv:
+        raise ValueError(f"query's heads must be a positive multiple of key's heads, got {heads} and {heads_kv}")
     if (additional_keys is None) != (additional_values is None):
         raise ValueError("additional_keys and additional_values must be given together")
     if additional_keys is not None and additional_values is not None:
@@ -115,6 +117,23 @@ def every(*index: Index) -> tuple[Index, ...]:
     return (slice(None), *index)
 
 
+def inside_transform() -> bool:
+    """Say whether the call runs under torch.func (vmap, jvp, grad), forward-mode autograd or torch.compile.
+
+    Shapes:
+        return: one bool
+    Raises:
+        Nothing.
+    Source: the project's own; PyTorch has no public name for the first two.
+    Example:
+        >>> inside_transform(), torch.func.vmap(lambda x: x + inside_transform())(torch.zeros(2))
+        (False, tensor([1., 1.]))
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") -> tuple[int, ...]:
     """Return the token layout of a tensor [B, *layout, H, D], for a given number of axes or any.
 
@@ -133,7 +152,7 @@ def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") ->
     if query.ndim < 4 or (ndim is not None and query.ndim != ndim + 3):
         axes = "one or more" if ndim is None else str(ndim)
         raise ValueError(f"{name} must be [batch, *layout, heads, head_dim] with {axes} axes, got {tuple(query.shape)}")
-    return tuple(int(length) for length in query.shape[1:-2])  # int: torch.compile may hand in symbols
+    return tuple(operator.index(length) for length in query.shape[1:-2])  # plain integers, not symbols
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:

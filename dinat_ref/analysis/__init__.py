@@ -1,0 +1,1 @@
+"""Numbers about neighborhoods, layers and models, as arrays: what viz draws and the tutorials assert."""

@@ -1,0 +1,97 @@
+"""Isotropic models: one resolution from beginning to end, for comparing attention patterns and nothing else.
+
+Twelve layers on 14 x 14 tokens of 16 x 16 pixels. NAT attends 7 x 7 windows, DiNAT dilates them by 2 in every other
+layer, and ViT-rpb attends the whole map. All three are neighborhood attention: with a kernel as large as the map
+every window is the map, and its bias table [heads, 27, 27] has an entry for every offset.
+"""
+
+from torch import Tensor, nn
+
+from dinat_ref.models.dinat import Stages, make_head
+from dinat_ref.models.dinat_s import PatchTokenizer
+from dinat_ref.models.layers import Layer, drop_path_rates, initialize
+
+
+class Isotropic(nn.Module):
+    """An isotropic NAT, DiNAT or ViT with relative positional bias, as a classifier.
+
+    Shapes:
+        input: [B, num_channels, H, W]
+        return: logits [B, num_labels]; with no labels the features [B, embed_dim]
+    Args:
+        embed_dim, num_heads, depth, mlp_ratio, drop_path_rate: as everywhere.
+        dilation: of every other layer, from the second on; the rest have 1.
+        image_size: the size the kernel of full attention is made for.
+        full_attention: attend the whole map: kernel_size is then image_size / patch_size.
+        small_input: "pad", "raise" or "clamp", see ``dinat_ref.models.config``.
+    Raises:
+        ValueError: another number of channels; with full attention, an image of another size than image_size.
+    Source: Hassani & Shi, arXiv:2209.15001, section 4.4 and table 9.
+    Example:
+        >>> import torch
+        >>> model = Isotropic(embed_dim=32, num_heads=1, depth=2, kernel_size=3, dilation=2, num_labels=5)
+        >>> model(torch.randn(1, 3, 96, 112)).shape
+        torch.Size([1, 5])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        depth: int = 12,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.1,
+        num_labels: int = 1000,
+        num_channels: int = 3,
+        patch_size: int = 16,
+        image_size: int = 224,
+        full_attention: bool = False,
+        small_input: str = "pad",
+    ) -> None:
+        """Make the parts and initialise them."""
+        super().__init__()
+        self.layout = (image_size // patch_size,) * 2 if full_attention else None
+        kernel_size = image_size // patch_size if full_attention else kernel_size
+        self.patch_embed = PatchTokenizer(num_channels, embed_dim, patch_size)
+        self.layers = nn.Sequential(
+            *(
+                Layer(
+                    embed_dim,
+                    num_heads,
+                    kernel_size,
+                    dilation if number % 2 else 1,
+                    mlp_ratio=mlp_ratio,
+                    drop_path=rate,
+                    small_input=small_input,
+                )
+                for number, rate in enumerate(drop_path_rates(drop_path_rate, depth))
+            )
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = make_head(embed_dim, num_labels)
+        initialize(self)
+
+    def encode(self, image: Tensor, attentions: str = "none") -> Stages:
+        """Run the layers as one level; ``attentions`` as ``DinatTrunk.encode``."""
+        if attentions not in ("none", "last", "all"):
+            raise ValueError(f"attentions must be 'none', 'last' or 'all', got {attentions!r}")
+        x = embeddings = self.patch_embed(image)
+        if self.layout is not None and tuple(x.shape[1:3]) != self.layout:
+            raise ValueError(f"image must give {self.layout} tokens to full attention, got {tuple(x.shape[1:3])}")
+        weights = []
+        for number, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, Layer)
+            if attentions == "all" or (attentions == "last" and number == len(self.layers)):
+                weights.append(layer.attention_weights(x))
+            x = layer(x)
+        return Stages(embeddings, (x,), (x,), tuple(weights))
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Compute the mean of all tokens: [B, num_channels, H, W] -> [B, embed_dim]."""
+        return self.norm(self.encode(image).after[-1]).mean((1, 2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Classify: [B, num_channels, H, W] -> [B, num_labels]."""
+        return self.head(self.forward_features(image))

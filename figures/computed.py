@@ -1,0 +1,146 @@
+"""The numbers behind each figure, as plain lists and dictionaries. Nothing is drawn here."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dinat_ref import Neighborhood, neighborhood_attention
+from dinat_ref.analysis.attention_maps import attention_map, entropy
+from dinat_ref.analysis.cost import attention_cost
+from dinat_ref.analysis.equivariance import unchanged_share
+from dinat_ref.analysis.growth import reachable_share
+from dinat_ref.analysis.levels import level_coverage
+from dinat_ref.analysis.photo import load_photo, patch_operands
+from dinat_ref.analysis.receptive_field import WindowedAttention, axis_fields
+from dinat_ref.viz.atlas import patterns
+
+Numbers = dict[str, Any]
+
+
+def hero() -> Numbers:
+    """The keys of the three queries."""
+    plain, dilated = Neighborhood((12, 12), 5), Neighborhood((12, 12), 5, dilation=2)
+    return {
+        "interior": {"query": [5, 6], "keys": plain.neighbors((5, 6))},
+        "edge": {"query": [0, 11], "keys": plain.neighbors((0, 11))},
+        "dilated": {"query": [5, 6], "keys": dilated.neighbors((5, 6))},
+    }
+
+
+def atlas() -> Numbers:
+    """The keys of every query, per pattern."""
+    return {name: [list(keys) for keys in layer.windows(0)] for name, layer in patterns(16).items()}
+
+
+def receptive_field_growth() -> Numbers:
+    """Tokens seen on an axis of 343 after 0 .. 5 layers, kernel size 7."""
+    layout, layers = (343,), 5
+    plain = [Neighborhood(layout, 7)] * layers
+    growing = [Neighborhood(layout, 7, dilation=7 ** min(layer, 2)) for layer in range(layers)]
+    alternating = [Neighborhood(layout, 7, dilation=8 if layer % 2 else 1) for layer in range(layers)]
+    swin = [WindowedAttention(layout, 7, 3 if layer % 2 else 0) for layer in range(layers)]
+    middle = 171
+
+    def widths(stack: list[Any], token: int) -> list[int]:
+        return [int(field[token].sum()) for field in axis_fields(stack)]
+
+    return {
+        "DiNA, dilations 1, 7, 49": widths(growing, middle),
+        "DiNA, dilations 1, 8, 1, 8, 1": widths(alternating, middle),
+        "shifted windows": widths(swin, middle),
+        "NA": widths(plain, middle),
+        "NA, seen from a corner": widths(plain, 0),
+        "windows": widths([WindowedAttention(layout, 7)] * layers, middle),
+    }
+
+
+def level_by_level() -> Numbers:
+    """Mean share of an axis that a token sees at the end of each level."""
+    names = ("nat_mini", "nat_tiny", "dinat_mini", "dinat_tiny", "dinat_s_tiny", "dinat_s_small")
+    return {name: [shares[-1] for shares in level_coverage(name)] for name in names}
+
+
+def gridding() -> Numbers:
+    """The share of 56 tokens that layers of one dilation can reach, by law and by sets."""
+    rows = {}
+    for dilation in range(1, 9):
+        fields = axis_fields([Neighborhood((56,), 7, dilation=dilation)] * 20)[-1]
+        rows[str(dilation)] = {"reached": float(fields[28].double().mean()), "law": reachable_share(56, [dilation], 28)}
+    return rows
+
+
+def equivariance() -> Numbers:
+    """The share of 48 tokens that attend the same tokens in two crops, by the distance of the crops."""
+    makers = {
+        "NA, kernel 7": lambda layout: Neighborhood(layout, 7),
+        "DiNA, kernel 7, dilation 3": lambda layout: Neighborhood(layout, 7, dilation=3),
+        "NA, kernel 7, stride 4": lambda layout: Neighborhood(layout, 7, stride=4),
+        "windows of 8": lambda layout: WindowedAttention(layout, 8),
+    }
+    return {name: [unchanged_share(make, 48, shift) for shift in range(25)] for name, make in makers.items()}
+
+
+def cost() -> Numbers:
+    """Multiply-adds and stored numbers of one layer of 64 channels, window 7 x 7, by the papers' formulas."""
+    sides = [14, 28, 56, 112, 224]
+    rows: Numbers = {"tokens": [side**2 for side in sides]}
+    for kind in ("NA", "SA"):
+        amounts = [attention_cost(kind, side**2, 64, 49) for side in sides]
+        rows[kind] = {"operations": [amount[0] for amount in amounts], "memory": [amount[1] for amount in amounts]}
+    return rows
+
+
+def attention_maps() -> Numbers:
+    """Effective number of keys of three pixels of the photo, for two dilations."""
+    photo = load_photo().double()
+    query, key = patch_operands(photo)
+    rows: Numbers = {"queries": [[0, 0], [88, 250], [180, 250]], "kernel_size": 13}
+    for dilation in (1, 8):
+        maps = [attention_map(query, key, token, 13, dilation=dilation, scale=1.0) for token in rows["queries"]]
+        rows[f"dilation {dilation}"] = [round(float(entropy(weights.flatten(2)).exp()), 3) for weights in maps]
+    return rows
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remember the most numbers that any operation stored in one tensor; on meta tensors, nothing is computed."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and look at what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.is_meta:
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.itemsize)
+        return result
+
+
+def formulations() -> Numbers:
+    """The largest tensor that each formulation makes, in numbers, per number of tokens."""
+    rows: Numbers = {"tokens": [], "numbers": {}, "unit": "floating-point numbers, head_dim 32, kernel 7 x 7"}
+    for side in (14, 28, 56, 112):
+        rows["tokens"].append(side**2)
+        x = torch.empty(1, side, side, 1, 32, device="meta")
+        for impl in ("gather", "unfold", "masked", "tiled"):
+            with LargestTensor() as largest:
+                neighborhood_attention(x, x, x, 7, impl=impl)
+            rows["numbers"].setdefault(impl, []).append(largest.numbers)
+    return rows
+
+
+FIGURES = {
+    "hero": hero,
+    "atlas": atlas,
+    "receptive_field_growth": receptive_field_growth,
+    "level_by_level": level_by_level,
+    "gridding": gridding,
+    "equivariance": equivariance,
+    "cost": cost,
+    "attention_maps": attention_maps,
+    "formulations": formulations,
+}

@@ -1,0 +1,62 @@
+"""Hypothesis profiles, and the count of cases that closes every run."""
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# too_slow measures the machine, not the code; nothing in these tests depends on time
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=15, **COMMON)
+settings.register_profile("ci", max_examples=20, derandomize=True, database=None, print_blob=True, **COMMON)
+settings.register_profile("deep", max_examples=500, **COMMON)
+settings.load_profile(os.environ.get("DINAT_REF_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+CASES: Counter[str] = Counter()
+
+
+@pytest.fixture
+def count_cases() -> Callable[[str, int], None]:
+    """Count enumerated cases: a test calls ``count_cases("windows", 28474)`` once it has checked that many."""
+
+    def count(kind: str, number: int) -> None:
+        CASES[kind] += number
+
+    return count
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every Hypothesis test count the examples it completes."""
+    for item in items:
+        handle = getattr(item.obj, "hypothesis", None) if isinstance(item, pytest.Function) else None
+        if handle is not None and not hasattr(handle.inner_test, "counts_examples"):
+            handle.inner_test = _counting(handle.inner_test)
+
+
+def _counting(test: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(test)
+    def counted(*args: Any, **kwargs: Any) -> None:
+        test(*args, **kwargs)
+        CASES["Hypothesis examples"] += 1
+
+    counted.counts_examples = True  # type: ignore[attr-defined]
+    return counted
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many cases the run consisted of, and what it skipped and why."""
+    parts = " + ".join(f"{number:,} {kind}" for kind, number in sorted(CASES.items()))
+    terminalreporter.write_line(f"cases: {sum(CASES.values()):,} = {parts or 'none enumerated'}")
+    reasons = Counter(_reasons(terminalreporter))
+    terminalreporter.write_line(f"skipped: {sum(reasons.values())}")
+    for reason, number in sorted(reasons.items()):
+        terminalreporter.write_line(f"  {number} x {reason}")
+
+
+def _reasons(terminalreporter: pytest.TerminalReporter) -> Iterator[str]:
+    for report in terminalreporter.stats.get("skipped", []):
+        yield report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
