@@ -14,6 +14,7 @@ from dinat_ref.command import CommandError
 COMMANDS = {
     "tour": ("dinat_ref.tour", "see neighborhood attention at work on a photograph"),
     "draw": ("dinat_ref.viz.command", "draw windows, patterns, receptive fields and attention maps"),
+    "verify": ("dinat_ref.testing.command", "find what is wrong with a neighborhood-attention kernel"),
 }
 
 

@@ -17,6 +17,7 @@ from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.report import KernelFailure, Report, Result
 from dinat_ref.testing.runner import check_kernel
+from dinat_ref.testing.strategies import parametrize_with_checks, problems
 from dinat_ref.testing.supports import Supports
 
 __all__ = [
@@ -28,4 +29,6 @@ __all__ = [
     "Supports",
     "Wrong",
     "check_kernel",
+    "parametrize_with_checks",
+    "problems",
 ]

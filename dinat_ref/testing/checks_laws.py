@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from dinat_ref.attention import merge_attentions
 from dinat_ref.testing.drawing import Wish
-from dinat_ref.testing.kernel import Kernel
+from dinat_ref.testing.kernel import Kernel, Moot
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.registry import check
 from dinat_ref.testing.yardstick import Yardstick, run
@@ -29,7 +29,7 @@ def cut(inputs: Inputs, index: tuple[slice, ...]) -> Inputs:
 
 
 @check("X01-dilation-subgrids", Wish(dilation=True, extra_keys=False, rpb=False))
-def dilation_subgrids(kernel: Kernel, problem: Problem) -> float | None:
+def dilation_subgrids(kernel: Kernel, problem: Problem) -> float:
     """Dilated attention is plain neighborhood attention on each strided sub-grid."""
     inputs, worst = problem.inputs(kernel.device), 0.0
     whole, ruler = run(kernel, problem, inputs), Yardstick(problem, inputs)
@@ -38,17 +38,17 @@ def dilation_subgrids(kernel: Kernel, problem: Problem) -> float | None:
         layout = tuple(len(range(length)[part]) for length, part in zip(problem.layout, index, strict=True))
         part = problem.but(layout=layout, dilation=1)
         if not kernel.supports.takes(part):
-            return None
+            raise Moot("the law does not apply")
         got = whole[(slice(None), *index)]
         worst = max(worst, ruler.agree(f"on the sub-grid {group}", got, run(kernel, part, cut(inputs, index))))
     return worst
 
 
 @check("X02-full-window", Wish(whole=True, causal=False, dilation=False, extra_keys=False, rpb=False, gqa=False))
-def full_window(kernel: Kernel, problem: Problem) -> float | None:
+def full_window(kernel: Kernel, problem: Problem) -> float:
     """A window as large as the layout is full attention, whatever the stride."""
     if problem.kernel_size != problem.layout or any(problem.is_causal) or problem.heads != problem.heads_kv:
-        return None
+        raise Moot("the law does not apply")
     inputs = problem.inputs(kernel.device)
     wanted = dense(inputs, problem.layout)
     return Yardstick(problem, inputs).agree("beside scaled_dot_product_attention", run(kernel, problem, inputs), wanted)
@@ -63,19 +63,19 @@ def on_one_axis(problem: Problem) -> bool:
     "X03-full-causal",
     Wish(whole=True, causal=True, dilation=False, extra_keys=False, rpb=False, gqa=False, when=on_one_axis),
 )
-def full_causal(kernel: Kernel, problem: Problem) -> float | None:
+def full_causal(kernel: Kernel, problem: Problem) -> float:
     """On one axis, a causal window as long as the axis is causal attention, whatever the stride."""
     if problem.ndim > 1 or problem.kernel_size != problem.layout or not all(problem.is_causal):
-        return None
+        raise Moot("the law does not apply")
     if problem.heads != problem.heads_kv:
-        return None
+        raise Moot("the law does not apply")
     inputs = problem.inputs(kernel.device)
     wanted = dense(inputs, problem.layout, causal=True)
     return Yardstick(problem, inputs).agree("beside causal attention", run(kernel, problem, inputs), wanted)
 
 
 @check("X04-gqa-repeat", Wish(gqa=True, rpb=False))
-def gqa_repeat(kernel: Kernel, problem: Problem) -> float | None:
+def gqa_repeat(kernel: Kernel, problem: Problem) -> float:
     """Grouped heads are heads repeated one by one (repeat_interleave)."""
     inputs, repeats = problem.inputs(kernel.device), problem.heads // problem.heads_kv
     names = ("key", "value", "additional_keys", "additional_values")
@@ -92,11 +92,11 @@ def extra_keys(kernel: Kernel, problem: Problem) -> float:
 
 
 @check("X06-merge", Wish(extra_keys=True, rpb=False), needs=("lse",))
-def merge(kernel: Kernel, problem: Problem) -> float | None:
+def merge(kernel: Kernel, problem: Problem) -> float:
     """Attention to the window, merged with attention to the additional keys, is attention to both."""
     inputs = problem.inputs(kernel.device)
     if inputs.additional_keys is None or inputs.additional_values is None:
-        return None
+        raise Moot("the law does not apply")
     alone = inputs.but(additional_keys=None, additional_values=None)
     with torch.no_grad():
         window, lse = kernel.attend(problem, alone, return_lse=True)
@@ -116,14 +116,14 @@ def merge(kernel: Kernel, problem: Problem) -> float | None:
 
 
 @check("X07-axes-exchange", Wish(extra_keys=False, rpb=False, min_ndim=2))
-def axes_exchange(kernel: Kernel, problem: Problem) -> float | None:
+def axes_exchange(kernel: Kernel, problem: Problem) -> float:
     """Exchanging axes together with their arguments exchanges the axes of the output."""
     if problem.ndim < 2:
-        return None
+        raise Moot("the law does not apply")
     names = ("layout", "kernel_size", "stride", "dilation", "is_causal")
     turned = problem.but(**{name: getattr(problem, name)[::-1] for name in names})
     if not kernel.supports.takes(turned):
-        return None
+        raise Moot("the law does not apply")
     order = (0, *reversed(range(1, problem.ndim + 1)), -2, -1)
     order = tuple(axis % (problem.ndim + 3) for axis in order)
     inputs = problem.inputs(kernel.device)
@@ -132,11 +132,11 @@ def axes_exchange(kernel: Kernel, problem: Problem) -> float | None:
 
 
 @check("X08-mirror", Wish(even=False, stride=False, causal=False, extra_keys=False, rpb=False))
-def mirror(kernel: Kernel, problem: Problem) -> float | None:
+def mirror(kernel: Kernel, problem: Problem) -> float:
     """Odd kernels without stride or causality are mirror-symmetric."""
     odd = all(size % 2 for size in problem.kernel_size)
     if not odd or max(problem.stride) > 1 or any(problem.is_causal):
-        return None
+        raise Moot("the law does not apply")
     axes = tuple(range(1, problem.ndim + 1))
     inputs = problem.inputs(kernel.device)
     got = run(kernel, problem, inputs.map(lambda tensor: tensor.flip(axes))).flip(axes)
@@ -144,14 +144,14 @@ def mirror(kernel: Kernel, problem: Problem) -> float | None:
 
 
 @check("X09-causal-prefix", Wish(causal=True, stride=False, extra_keys=False, rpb=False, min_slack=1))
-def causal_prefix(kernel: Kernel, problem: Problem) -> float | None:
+def causal_prefix(kernel: Kernel, problem: Problem) -> float:
     """Tokens appended behind a causal axis do not change what is before them."""
     lengths = []
     for length, k, stride, d, causal in problem.neighborhood.axes:
         lengths.append(length - 1 if causal and stride == 1 and length > k * d else length)
     shorter = problem.but(layout=tuple(lengths))
     if shorter.layout == problem.layout or not kernel.supports.takes(shorter):
-        return None
+        raise Moot("the law does not apply")
     inputs = problem.inputs(kernel.device)
     index = tuple(slice(0, length) for length in lengths)
     got = run(kernel, problem, inputs)[(slice(None), *index)]
@@ -160,13 +160,13 @@ def causal_prefix(kernel: Kernel, problem: Problem) -> float | None:
 
 
 @check("X10-blocked", Wish(causal=False, dilation=False, stride=True, extra_keys=False, rpb=False, gqa=False))
-def blocked(kernel: Kernel, problem: Problem) -> float | None:
+def blocked(kernel: Kernel, problem: Problem) -> float:
     """A stride equal to a kernel size that divides the layout is attention in separate blocks."""
     blocks = 2 + problem.seed % 2 if problem.ndim < 3 else 2
     sizes = problem.kernel_size
     problem = problem.but(layout=tuple(blocks * size for size in sizes), stride=sizes, dilation=1, is_causal=False)
     if not kernel.supports.takes(problem) or problem.heads != problem.heads_kv or max(sizes) == 1:
-        return None
+        raise Moot("the law does not apply")
     inputs = problem.inputs(kernel.device)
     got, ruler, worst = run(kernel, problem, inputs), Yardstick(problem, inputs), 0.0
     for corner in itertools.product(*(range(blocks) for _ in sizes)):
@@ -177,12 +177,12 @@ def blocked(kernel: Kernel, problem: Problem) -> float | None:
 
 
 @check("X11-translation", Wish(causal=False, extra_keys=False, rpb=False, min_slack=2, max_kernel=3))
-def translation(kernel: Kernel, problem: Problem) -> float | None:
+def translation(kernel: Kernel, problem: Problem) -> float:
     """Deep inside, windows move with the tokens, by multiples of stride and dilation."""
     shifts = [math.prod(pair) for pair in zip(problem.stride, problem.dilation, strict=True)]
     longer = problem.but(layout=tuple(length + shift for length, shift in zip(problem.layout, shifts, strict=True)))
     if any(problem.is_causal) or not kernel.supports.takes(longer):
-        return None
+        raise Moot("the law does not apply")
     inputs = longer.inputs(kernel.device)
     front = tuple(slice(0, length) for length in problem.layout)
     back = tuple(slice(shift, None) for shift in shifts)
@@ -197,7 +197,7 @@ def translation(kernel: Kernel, problem: Problem) -> float | None:
                     keep.append(i)
         common.append(keep)
     if not all(common):
-        return None
+        raise Moot("the law does not apply")
     here = torch.meshgrid(*(torch.tensor(keep) for keep in common), indexing="ij")
     there = [index - shift for index, shift in zip(here, shifts, strict=True)]
     got, wanted = one[(slice(None), *here)], other[(slice(None), *there)]

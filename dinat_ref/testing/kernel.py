@@ -39,6 +39,21 @@ class Wrong(AssertionError):
         self.multiple, self.expected, self.got = multiple, expected, got
 
 
+class Moot(Exception):
+    """A problem that a check cannot judge: its law does not hold there, or another check reports what is wrong.
+
+    Shapes:
+        none
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> raise Moot("the law is about odd kernels")
+        Traceback (most recent call last):
+        dinat_ref.testing.kernel.Moot: the law is about odd kernels
+    """
+
+
 @dataclass
 class Kernel:
     """A kernel: a function, what it takes, and where its heads are.

@@ -70,7 +70,9 @@ def natten() -> Kernel:
 def natten_mps() -> Kernel:
     """natten-mps on the CPU, its pure-PyTorch path."""
     module = importlib.import_module("natten_mps")
-    return Kernel(by_axes({1: module.na1d, 2: module.na2d, 3: module.na3d}), Supports(dtypes=["float32"]))
+    return Kernel(
+        by_axes({1: module.na1d, 2: module.na2d, 3: module.na3d}), Supports(dtypes=["float32"], head_dim_v=False)
+    )
 
 
 def natten_mps_split() -> Kernel:
@@ -79,7 +81,14 @@ def natten_mps_split() -> Kernel:
     qk = {1: module.natten1dqkrpb, 2: module.natten2dqkrpb}
     av = {1: module.natten1dav, 2: module.natten2dav}
     supports = Supports(
-        ndim={1, 2}, stride=False, causal=False, per_axis=False, gqa=False, extra_keys=False, rpb=True, dtypes=["float32"]
+        ndim={1, 2},
+        stride=False,
+        causal=False,
+        per_axis=False,
+        gqa=False,
+        extra_keys=False,
+        rpb=True,
+        dtypes=["float32"],
     )
     return Kernel(from_split(qk, av, legacy=True), supports)
 

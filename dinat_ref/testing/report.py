@@ -92,6 +92,7 @@ class Report:
     torch: str
     restrictions: list[str]
     results: list[Result] = field(default_factory=list)
+    narrowed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -127,6 +128,15 @@ class Report:
         if not self.passed:
             raise KernelFailure(str(self))
 
+    @property
+    def diagnoses(self) -> dict[str, list[str]]:
+        """What the failures look like, each with the checks that say so."""
+        found: dict[str, list[str]] = {}
+        for result in self.results:
+            if result.looks_like:
+                found.setdefault(result.looks_like, []).append(result.id)
+        return found
+
     def totals(self) -> str:
         """The closing line."""
         counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in VERDICTS if self.count(verdict))
@@ -145,6 +155,12 @@ class Report:
             reason = f"({result.reason})" if result.reason else ""
             shown = result.verdict.upper() if result.verdict in BAD else result.verdict
             lines.append(f"{result.id:<{width}}  {shown:<16}  {count}   {worst}{reason}".rstrip())
+        if self.narrowed:
+            known = ", ".join(f"{name} ({id})" for name, id in self.narrowed.items())
+            lines += ["", *textwrap.wrap(f"wrong already, so left out of the checks after W: {known}", 110)]
+        if self.diagnoses:
+            lines += ["", "in words, this kernel looks like:"]
+            lines += [f"  {words}: {', '.join(ids)}" for words, ids in self.diagnoses.items()]
         for result in self.failures:
             lines += ["", *self._describe(result)]
         if self.interrupted:
@@ -166,7 +182,12 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON takes it."""
         values = asdict(self) | {"results": [result.as_dict() for result in self.results]}
-        return values | {"passed": self.passed, "problems": self.problems, "totals": self.totals()}
+        return values | {
+            "passed": self.passed,
+            "problems": self.problems,
+            "diagnoses": self.diagnoses,
+            "totals": self.totals(),
+        }
 
     def as_json(self) -> str:
         """The report as a JSON text."""

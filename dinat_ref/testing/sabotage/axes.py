@@ -22,33 +22,37 @@ def reversed_entry(neighborhood: Neighborhood, entry: int) -> Axes:
     return [tuple(axis) for axis in axes] if legal else list(neighborhood.axes)  # type: ignore[misc]
 
 
-@sabotage("W17-two-axes", looks_like="height and width swapped: rows clamped by the width", seen_in="attention-gym")
-class HeightAndWidthSwapped(DenseKernel):
-    """The window of a row is clamped by the number of columns and the other way round."""
+class SwappedClamp(DenseKernel):
+    """Two plain axes, each clamped by the length of the other."""
+
+    swap_kernel_size = False
 
     def build_mask(self, neighborhood: Neighborhood) -> tuple[Tensor, Tensor]:
-        """Clamp each axis by the length of the other."""
-        if (
-            neighborhood.ndim != 2
-            or any(neighborhood.is_causal)
-            or max(neighborhood.stride + neighborhood.dilation) > 1
-        ):
+        """Clamp each axis by the length of the other, with its own kernel size or the other's."""
+        plain = not any(neighborhood.is_causal) and max(neighborhood.stride + neighborhood.dilation) == 1
+        if neighborhood.ndim != 2 or not plain:
             return super().build_mask(neighborhood)
-        (rows, columns), mask = neighborhood.layout, torch.ones(1, 1, dtype=torch.bool)
-        for length, other, k in (
-            (rows, columns, neighborhood.kernel_size[0]),
-            (columns, rows, neighborhood.kernel_size[1]),
-        ):
-            i, half = torch.arange(length), k // 2
-            centre = (
-                i.clamp(half, other - 1 - half) if other - 1 - half >= half else torch.full_like(i, other - 1 - half)
-            )
+        mask, sizes = torch.ones(1, 1, dtype=torch.bool), neighborhood.kernel_size
+        sizes = sizes[::-1] if self.swap_kernel_size else sizes
+        for length, other, k in zip(neighborhood.layout, neighborhood.layout[::-1], sizes, strict=True):
+            half = k // 2
+            centre = torch.arange(length).clamp(half, other - 1 - half)
             distance = torch.arange(length) - centre[:, None]
-            attends = (distance >= -half) & (distance <= half)
-            if k % 2 == 0:
-                attends &= distance < half
+            attends = (distance >= -half) & (distance < k - half)
             mask = (mask[:, None, :, None] & attends[None, :, None, :]).flatten(2).flatten(0, 1)
         return mask, torch.zeros(len(mask), dtype=torch.int64)
+
+
+@sabotage("W17-two-axes", "W11-odd-kernels", looks_like="height and width swapped", seen_in="attention-gym")
+class HeightAndWidthSwapped(SwappedClamp):
+    """Rows are clamped by the number of columns and get the kernel size of the columns, and the other way round."""
+
+    swap_kernel_size = True
+
+
+@sabotage("W17-two-axes", looks_like="rows clamped by the width and columns by the height")
+class RowsClampedByWidth(SwappedClamp):
+    """Only the lengths are exchanged."""
 
 
 @sabotage("W17-two-axes", looks_like="kernel sizes applied to the axes in reverse order")

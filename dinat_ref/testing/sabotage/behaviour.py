@@ -79,7 +79,7 @@ class Intermittent(DenseKernel):
         return super().total(weights, values) * (0.98 if self.calls % 3 == 0 else 1.0)
 
 
-@sabotage("D06-empty-batch", looks_like="an empty batch is refused", seen_in="NATTEN")
+@sabotage("D06-empty-batch", looks_like="an empty batch is refused", seen_in="NATTEN", symptom="raised")
 class EmptyBatchCrashes(DenseKernel):
     """A grid of no blocks is an invalid launch."""
 
@@ -90,7 +90,7 @@ class EmptyBatchCrashes(DenseKernel):
         return super().__call__(query, *args, **arguments)
 
 
-@sabotage("D07-int-arguments", looks_like="a single number is used for the first axis only")
+@sabotage("D07-int-arguments", looks_like="a single number is used for the first axis only", symptom="with one number")
 class IntForFirstAxis(DenseKernel):
     """kernel_size=3 means (3, 1)."""
 
@@ -115,7 +115,7 @@ class AutocastToHalf(DenseKernel):
         return result
 
 
-@sabotage("D01-output-dtype", looks_like="half precision comes back as float32")
+@sabotage("D01-output-dtype", looks_like="half precision comes back as float32", symptom="got torch.float32")
 class OutputInFloat(DenseKernel):
     """The accumulator is returned as it is."""
 
@@ -173,7 +173,12 @@ class FullCausalRefused(DenseKernel):
         return operands
 
 
-@sabotage("D10-survives", looks_like="a dtype ends the process", seen_in="NATTEN 0.17.5, fp16 on the CPU")
+@sabotage(
+    "D10-survives",
+    looks_like="a dtype ends the process",
+    seen_in="NATTEN 0.17.5, fp16 on the CPU",
+    symptom="ended the process",
+)
 class HalfEndsProcess(DenseKernel):
     """float16 has no CPU kernel and the library exits."""
 
