@@ -23,7 +23,19 @@ from dinat_ref.window import check_integer
 
 
 class Layer(Protocol):
-    """What a layer is here: a layout, and on each axis one window per position. ``Neighborhood`` is one."""
+    """What a layer is here: a layout, and on each axis one window per position. ``Neighborhood`` is one.
+
+    Shapes:
+        layout (X,), (X, Y) or more; windows(axis) has one entry per position of the axis
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref import Neighborhood
+        >>> layer: Layer = Neighborhood((3, 4), kernel_size=2)
+        >>> layer.windows(0)
+        (range(0, 2), range(0, 2), range(1, 3))
+    """
 
     @property
     def layout(self) -> tuple[int, ...]:

@@ -52,8 +52,8 @@ def draw_pattern(layer: Layer, axes: Axes, title: str | None = None) -> Axes:
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> axes = draw_pattern(Neighborhood((4,), 4), new_figure()[1][0, 0])
-        >>> axes.images[0].get_array().sum()  # 12 keys of 1, and the 4 queries themselves of 2
-        np.int64(20)
+        >>> int(axes.images[0].get_array().sum())  # 12 keys of 1, and the 4 queries themselves of 2
+        20
     """
     if len(layer.layout) != 1:
         raise ValueError(f"a pattern is drawn of one axis, got the layout {tuple(layer.layout)}")

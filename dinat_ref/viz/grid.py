@@ -29,7 +29,12 @@ class Sheet:
 
     Shapes:
         token (row, column); window and unshifted two ranges each
+    Raises:
+        Nothing.
     Source: the project's own.
+    Example:
+        >>> lay_out(Neighborhood((7,), 3), (0,)).shape
+        (1, 7)
     """
 
     neighborhood: Neighborhood

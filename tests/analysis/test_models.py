@@ -4,12 +4,20 @@ import pytest
 import torch
 
 from dinat_ref import Neighborhood
-from dinat_ref.analysis.attention_maps import scatter_weights
+from dinat_ref.analysis.attention_maps import reach, scatter_weights
 from dinat_ref.analysis.effective_field import effective_receptive_field
 from dinat_ref.analysis.levels import level_coverage, level_layers
 from dinat_ref.analysis.model_attention import model_attention
 from dinat_ref.analysis.receptive_field import receptive_field
-from dinat_ref.models import DiNAT, DinatConfig, create_model, list_models
+from dinat_ref.models import (
+    DiNAT,
+    DinatBackbone,
+    DinatConfig,
+    DinatForImageClassification,
+    DinatModel,
+    create_model,
+    list_models,
+)
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -44,6 +52,17 @@ def test_model_attention_is_what_the_layers_use() -> None:
         rows = scatter_weights(layer.weights, layer.neighborhood).sum(-1)
         torch.testing.assert_close(rows, torch.ones_like(rows), rtol=1e-5, atol=1e-5)
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", [DinatModel, DinatForImageClassification, DinatBackbone])
+def test_every_kind_of_model_shows_its_attention(kind: type[torch.nn.Module]) -> None:
+    model = kind(small_model().config).eval()
+    layers = model_attention(model, torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)))
+    assert [layer.neighborhood.dilation for layer in layers] == [(1, 1), (2, 2), (1, 1)]
+    for layer in layers:
+        reached = reach(layer.weights, layer.neighborhood)
+        assert bool((reached > 0).all())
+        assert reached.shape[1:3] == layer.neighborhood.layout
 
 
 def test_effective_field_of_a_layer_lies_in_the_exact_one() -> None:
