@@ -1,0 +1,34 @@
+"""The verification kit: find what is wrong with a neighborhood-attention kernel, in words, on the smallest case.
+
+from dinat_ref.testing import Supports, check_kernel
+print(check_kernel(my_kernel, supports=Supports(ndim={2}, stride=False)))
+"""
+
+from dinat_ref.testing import (  # noqa: F401  (they enter themselves into the registry)
+    checks_behaviour,
+    checks_errors,
+    checks_gradients,
+    checks_laws,
+    checks_numbers,
+    checks_transforms,
+    checks_windows,
+)
+from dinat_ref.testing.kernel import Kernel, Wrong
+from dinat_ref.testing.problem import Problem
+from dinat_ref.testing.report import KernelFailure, Report, Result
+from dinat_ref.testing.runner import check_kernel
+from dinat_ref.testing.strategies import parametrize_with_checks, problems
+from dinat_ref.testing.supports import Supports
+
+__all__ = [
+    "Kernel",
+    "KernelFailure",
+    "Problem",
+    "Report",
+    "Result",
+    "Supports",
+    "Wrong",
+    "check_kernel",
+    "parametrize_with_checks",
+    "problems",
+]

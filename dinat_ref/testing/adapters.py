@@ -1,0 +1,234 @@
+"""Adapters: what people have, as the kernel that the checks call.
+
+A function per number of axes, a scores-and-values pair, a FlexAttention mask, a function of NumPy or DLPack arrays.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinat_ref.testing.kernel import Kernel
+from dinat_ref.testing.problem import Problem
+from dinat_ref.testing.supports import Supports
+
+Function = Callable[..., Any]
+
+
+def by_axes(functions: Mapping[int, Function]) -> Function:
+    """Make one kernel of a function for each number of axes, such as na1d, na2d and na3d.
+
+    Shapes:
+        as the functions'
+    Raises:
+        ValueError: when called with another number of axes.
+    Source: the names of NATTEN >= 0.20.
+    Example:
+        >>> from dinat_ref import na1d, na2d
+        >>> by_axes({1: na1d, 2: na2d})(*[torch.zeros(1, 5, 2, 4)] * 3, kernel_size=3).shape
+        torch.Size([1, 5, 2, 4])
+    """
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Any:
+        ndim = query.ndim - 3
+        if ndim not in functions:
+            raise ValueError(f"there is no kernel for {ndim} axes, only for {', '.join(map(str, functions))}")
+        return functions[ndim](query, key, value, **arguments)
+
+    kernel.__name__ = "/".join(str(getattr(function, "__name__", function)) for function in functions.values())
+    return kernel
+
+
+def from_split(
+    qk: Function | Mapping[int, Function], av: Function | Mapping[int, Function], legacy: bool = False
+) -> Function:
+    """Make one kernel of a pair that gives raw scores and sums values, heads-first, as NATTEN <= 0.17 has it.
+
+    Shapes:
+        qk(query [B, H, *layout, D], key, kernel_size, dilation) -> scores [B, H, *layout, K]
+        av(weights [B, H, *layout, K], value, kernel_size, dilation) -> [B, H, *layout, D]
+    Args:
+        qk, av: a function for any number of axes, or one for each.
+        legacy: call qk(query, key, rpb, kernel_size, dilation), with zeros for no bias, as natten2dqkrpb wants it.
+    Raises:
+        Nothing.
+    Source: the functions of NATTEN 0.14 to 0.17.
+    Example:
+        >>> from dinat_ref import neighborhood_av, neighborhood_qk
+        >>> def qk(query, key, kernel_size, dilation):
+        ...     query, key = query.movedim(1, -2), key.movedim(1, -2)
+        ...     return neighborhood_qk(query, key, kernel_size, 1, dilation, scale=1.0).movedim(-2, 1)
+        >>> def av(weights, value, kernel_size, dilation):
+        ...     return neighborhood_av(weights.movedim(1, -2), value.movedim(1, -2), kernel_size, 1, dilation).movedim(-2, 1)
+        >>> x = torch.arange(5.0).reshape(1, 5, 1, 1)
+        >>> from_split(qk, av)(torch.zeros_like(x), x, x, kernel_size=(3,), dilation=(1,)).flatten()
+        tensor([1., 1., 2., 3., 3.])
+    """
+
+    def pick(function: Function | Mapping[int, Function], ndim: int) -> Function:
+        return function[ndim] if isinstance(function, Mapping) else function
+
+    def single(value: Any) -> Any:
+        return value[0] if legacy and isinstance(value, tuple) and len(set(value)) == 1 else value
+
+    def kernel(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        kernel_size: Any,
+        dilation: Any = 1,
+        scale: float | None = None,
+        additional_keys: Tensor | None = None,
+        additional_values: Tensor | None = None,
+        rpb: Tensor | None = None,
+        return_lse: bool = False,
+        **causal: Any,
+    ) -> Any:
+        ndim = query.ndim - 3
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        first = [tensor.movedim(-2, 1) for tensor in (query * scale, key, value)]  # [B, H, *layout, D]
+        where = (single(kernel_size), single(dilation))
+        if legacy:
+            sizes = kernel_size if isinstance(kernel_size, tuple) else (kernel_size,) * ndim
+            zeros = torch.zeros(query.shape[-2], *(2 * size - 1 for size in sizes), dtype=query.dtype)
+            scores = pick(qk, ndim)(first[0], first[1], zeros.to(query.device) if rpb is None else rpb, *where)
+        else:
+            extra: dict[str, Any] = dict(causal) if causal.get("is_causal") else {}
+            values_extra = dict(extra)
+            if rpb is not None:
+                extra["rpb"] = rpb
+            if additional_keys is not None and additional_values is not None:
+                extra["additional_keys"] = additional_keys.transpose(1, 2)
+                values_extra["additional_values"] = additional_values.transpose(1, 2)
+            scores = pick(qk, ndim)(first[0], first[1], *where, **extra)
+        weights = torch.softmax(scores, dim=-1)
+        output = pick(av, ndim)(weights, first[2], *where, **({} if legacy else values_extra)).movedim(1, -2)
+        return (output, torch.logsumexp(scores, dim=-1).movedim(1, -1)) if return_lse else output
+
+    kernel.__name__ = "split form"
+    return kernel
+
+
+class MaskKernel(Kernel):
+    """A FlexAttention mask as a kernel: its windows are read from the mask itself, without any numbers.
+
+    Shapes:
+        mask_mod(b, h, q_idx, kv_idx) -> bool, for row-major token numbers
+    Raises:
+        ValueError: as ``Kernel``.
+    Source: torch.nn.attention.flex_attention.
+    Example:
+        >>> def centred(layout, kernel_size):
+        ...     return lambda b, h, q, kv: (q - kv).abs() <= kernel_size[0] // 2
+        >>> kernel = from_mask_mod(centred, Supports(ndim={1}, stride=False, dilation=False, causal=False))
+        >>> (kernel.weights(Problem("1d 4 k3 d1 h1 e1 f32 seed0")) > 0).int()
+        tensor([[1, 1, 0, 0],
+                [1, 1, 1, 0],
+                [0, 1, 1, 1],
+                [0, 0, 1, 1]], dtype=torch.int32)
+    """
+
+    def _read_weights(self, problem: Problem) -> Tensor:
+        arguments = self.arguments(problem)
+        mask_mod = self.function(problem.layout, **arguments)
+        tokens = torch.arange(problem.neighborhood.num_tokens, device=self.device)
+        zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        mask = mask_mod(zero, zero, tokens[:, None], tokens[None, :]).expand(len(tokens), len(tokens))
+        return (mask / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu()
+
+
+def from_mask_mod(factory: Function, supports: Supports | None = None, device: str = "cpu") -> MaskKernel:
+    """Verify the windows of a FlexAttention mask_mod, exhaustively.
+
+    Shapes:
+        factory(layout, kernel_size=..., stride=..., dilation=..., is_causal=...) -> mask_mod; undeclared ones left out
+    Raises:
+        Nothing.
+    Source: torch.nn.attention.flex_attention.
+    Example:
+        >>> from dinat_ref.testing import check_kernel
+        >>> def right(layout, **arguments):
+        ...     mask = Neighborhood(layout, **arguments).mask()
+        ...     return lambda b, h, q, kv: mask[q, kv]
+        >>> from dinat_ref import Neighborhood
+        >>> check_kernel(from_mask_mod(right, Supports(ndim={1}))).passed
+        True
+    """
+    return MaskKernel(factory, supports or Supports(), device=device, windows_only=True)
+
+
+def from_flex(factory: Function) -> Function:
+    """Make a kernel of a mask_mod, with PyTorch's flex_attention (uncompiled) for the numbers.
+
+    Shapes:
+        factory as for ``from_mask_mod``
+    Raises:
+        Nothing.
+    Source: torch.nn.attention.flex_attention.
+    Example:
+        >>> from_flex(lambda layout, **arguments: None).__name__
+        'flex_attention'
+    """
+
+    def kernel(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None = None,
+        return_lse: bool = False,
+        **arguments: Any,
+    ) -> Any:
+        from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
+
+        layout = tuple(query.shape[1:-2])
+        tensors = [tensor.flatten(1, -3).transpose(1, 2) for tensor in (query, key, value)]  # [B, H, N, D]
+        count = tensors[0].shape[2]
+        block_mask = create_block_mask(factory(layout, **arguments), None, None, count, count, device=query.device.type)
+        gqa = query.shape[-2] != key.shape[-2]
+        options: dict[str, Any] = {"return_aux": AuxRequest(lse=True)} if return_lse else {}
+        result = flex_attention(*tensors, block_mask=block_mask, scale=scale, enable_gqa=gqa, **options)
+        output = result[0] if return_lse else result
+        output = output.transpose(1, 2).unflatten(1, layout)
+        return (output, result[1].lse.transpose(1, 2).unflatten(1, layout)) if return_lse else output
+
+    kernel.__name__ = "flex_attention"
+    return kernel
+
+
+def from_arrays(function: Function, to: Callable[[Tensor], Any] | None = None) -> Function:
+    """Make a kernel of a function of other arrays; no gradients cross the border.
+
+    Shapes:
+        as the kernel's, in arrays
+    Args:
+        function: takes and returns arrays.
+        to: makes an array of a tensor: None for NumPy, or a library's from_dlpack.
+    Raises:
+        Nothing.
+    Source: DLPack, https://dmlc.github.io/dlpack.
+    Example:
+        >>> import numpy
+        >>> def mean_of_all(query, key, value, kernel_size):
+        ...     return numpy.broadcast_to(value.mean(1, keepdims=True), value.shape)
+        >>> from_arrays(mean_of_all)(*[torch.arange(3.0).reshape(1, 3, 1, 1)] * 3, kernel_size=3).flatten()
+        tensor([1., 1., 1.])
+    """
+
+    def back(array: Any) -> Any:
+        if isinstance(array, (tuple, list)):
+            return tuple(back(part) for part in array)
+        if to is not None:
+            return torch.from_dlpack(array)
+        import numpy
+
+        return torch.from_numpy(numpy.array(array))  # a copy: NumPy's may be read-only
+
+    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
+        convert = to if to is not None else (lambda tensor: tensor.detach().cpu().numpy())
+        arrays = [convert(tensor.detach()) for tensor in tensors]
+        arguments = {n: convert(v.detach()) if isinstance(v, Tensor) else v for n, v in arguments.items()}
+        return back(function(*arrays, **arguments))
+
+    kernel.__name__ = str(getattr(function, "__name__", "arrays"))
+    return kernel

@@ -1,0 +1,245 @@
+"""``dinat-ref verify``: the door for continuous integration. Exit status 0 passed, 1 a check failed, 2 could not run."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from dinat_ref.command import CommandError, whole_file
+from dinat_ref.testing import golden
+from dinat_ref.testing.adapters import from_arrays, from_mask_mod, from_split
+from dinat_ref.testing.kernel import LAYOUTS, Kernel
+from dinat_ref.testing.peers import PEERS
+from dinat_ref.testing.registry import BUDGETS, select
+from dinat_ref.testing.report import Report
+from dinat_ref.testing.report_html import as_html
+from dinat_ref.testing.runner import check_kernel
+from dinat_ref.testing.supports import Supports
+
+EPILOG = """\
+TARGET is MODULE:CALLABLE with the argument names of NATTEN 0.21, or the name of a peer: natten, natten-mps,
+attention-gym. In M:F, {n} stands for the number of axes: natten.functional:na{n}d_qk.
+
+--supports takes words that are separated by commas: no-NAME or NAME for a feature, NAME=VALUE+VALUE for a list.
+Features: even stride dilation causal scale per_axis rpb lse gqa extra_keys head_dim_v backward double_backward
+strided empty_batch autocast compile vmap; lists: ndim, dtypes, head_dims; max_tokens=NUMBER.
+
+examples:
+  dinat-ref verify dinat_ref:na2d --supports ndim=2
+  dinat-ref verify my_package.kernels:na2d --supports ndim=2,no-stride,dtypes=float32+bfloat16 --report report.html
+  dinat-ref verify natten
+  dinat-ref verify --qk natten.functional:na{n}d_qk --av natten.functional:na{n}d_av --supports ndim=1+2,no-stride
+  dinat-ref verify --mask-mod my_masks:factory --supports ndim=2,no-causal
+  dinat-ref verify my_jax:na1d --arrays jax.numpy:from_dlpack --supports ndim=1,no-backward
+  dinat-ref verify --export golden            then write your answers into golden/outputs
+  dinat-ref verify --check golden
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dinat-ref verify``."""
+    parser.epilog = EPILOG
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="MODULE:CALLABLE, or the name of a peer")
+    parser.add_argument("--supports", default="", metavar="WORDS", help="what the kernel takes, see below")
+    parser.add_argument("--layout", choices=LAYOUTS, default="heads_last", help="where its heads are")
+    parser.add_argument("--device", default="cpu", help="where to run it (default cpu)")
+    parser.add_argument("--budget", choices=tuple(BUDGETS), default="quick", help="how thorough (default quick)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random problems (default 0)")
+    parser.add_argument("--only", default="", metavar="IDS", help="ids of checks, or their beginnings, by commas")
+    parser.add_argument("--expect", action="append", default=[], metavar="ID=REASON", help="a check known to fail")
+    parser.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json or FILE.html")
+    parser.add_argument("--qk", metavar="M:F", help="heads-first scores (with --av instead of TARGET)")
+    parser.add_argument("--av", metavar="M:F", help="heads-first weighted sum")
+    parser.add_argument("--legacy", action="store_true", help="--qk takes (query, key, rpb, kernel_size, dilation)")
+    parser.add_argument("--mask-mod", metavar="M:F", help="F(layout, kernel_size=...) gives a FlexAttention mask_mod")
+    parser.add_argument("--arrays", metavar="numpy|M:F", help="TARGET takes NumPy arrays, or what from_dlpack F makes")
+    parser.add_argument("--export", metavar="DIR", help="write golden vectors")
+    parser.add_argument("--check", metavar="DIR", help="compare the answers in DIR/outputs with golden vectors")
+    parser.add_argument("--list", action="store_true", help="list the checks")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``dinat-ref verify``."""
+    for path in args.report:
+        if Path(path).suffix not in (".json", ".html"):
+            raise CommandError(f"--report must end in .json or .html, got {path}")
+    if args.list:
+        for check in select(None):
+            print(f"{check.id:<24} {check.title}")
+        return 0
+    if args.export:
+        print(f"{golden.export(args.export)} golden vectors in {args.export}")
+        return 0
+    if args.check:
+        report = golden.check(args.check)
+    else:
+        kernel, name = read_target(args)
+        expected = dict(_split(entry, "--expect", "ID=REASON") for entry in args.expect)
+        only = [id.strip() for id in args.only.split(",") if id.strip()] or None
+        try:
+            report = check_kernel(
+                kernel, budget=args.budget, seed=args.seed, expected_failures=expected, checks=only, name=name
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+    print(report)
+    for path in args.report:
+        write_report(report, path)
+    if report.interrupted and not report.failures:
+        return 130
+    if not report.failures and not report.passed:
+        print("dinat-ref verify: error: no check applies to this kernel", file=sys.stderr)
+        return 2
+    return 0 if report.passed else 1
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """Write a report as JSON or HTML, by its suffix.
+
+    Shapes:
+        none
+    Raises:
+        CommandError: the file cannot be written.
+    Source: the project's own.
+    Example:
+        >>> import tempfile
+        >>> report = Report("kernel", "quick", 0, "cpu", "2.13.0", [])
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     write_report(report, Path(directory) / "report.json")
+        ...     (Path(directory) / "report.json").read_text().startswith("{")
+        True
+    """
+    text = as_html(report) if Path(path).suffix == ".html" else report.as_json()
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_target(args: argparse.Namespace) -> tuple[Kernel, str]:
+    """Find the kernel that the arguments name, and what to call it in the report.
+
+    Shapes:
+        none
+    Raises:
+        CommandError: the target is not there, or the arguments do not go together.
+    Source: the project's own.
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> configure(parser)
+        >>> read_target(parser.parse_args(["dinat_ref:na2d", "--supports", "ndim=2"]))[1]
+        'dinat_ref:na2d'
+    """
+    chosen = [name for name in ("target", "mask_mod", "qk") if getattr(args, name)]
+    if len(chosen) != 1 or bool(args.qk) != bool(args.av):
+        raise CommandError("name one kernel: TARGET, or --mask-mod M:F, or --qk M:F with --av M:F (see --help)")
+    if args.target in PEERS:
+        missing = PEERS[args.target].missing()
+        if missing is not None:
+            raise CommandError(missing)
+        kernel = PEERS[args.target].make()
+        return replace(kernel, supports=read_supports(args.supports, kernel.supports)), args.target
+    supports = read_supports(args.supports)
+    if args.mask_mod:
+        return from_mask_mod(load(args.mask_mod), supports, args.device), args.mask_mod
+    if args.qk:
+        pair = [load_by_axes(path, supports) for path in (args.qk, args.av)]
+        return Kernel(from_split(*pair, legacy=args.legacy), supports, device=args.device), f"{args.qk} {args.av}"
+    function = load(args.target)
+    if args.arrays:
+        function = from_arrays(function, None if args.arrays == "numpy" else load(args.arrays))
+    return Kernel(function, supports, args.layout, args.device), args.target
+
+
+def load(path: str) -> Callable[..., Any]:
+    """Import MODULE:CALLABLE, from the current directory too.
+
+    Shapes:
+        none
+    Raises:
+        CommandError: there is no such module, or nothing callable of that name in it.
+    Source: the form of console-script entry points.
+    Example:
+        >>> load("dinat_ref:na1d").__name__
+        'na1d'
+        >>> load("dinat_ref:na9d")
+        Traceback (most recent call last):
+        dinat_ref.command.CommandError: dinat_ref has no na9d
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise CommandError(f"expected MODULE:CALLABLE or the name of a peer ({', '.join(PEERS)}), got {path!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise CommandError(f"cannot import {module_name}: {type(error).__name__}: {error}") from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise CommandError(f"{module_name} has no {name}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise CommandError(f"{path} is not callable: {type(found).__name__}")
+    result: Callable[..., Any] = found
+    return result
+
+
+def load_by_axes(path: str, supports: Supports) -> Callable[..., Any] | dict[int, Callable[..., Any]]:
+    """Import one function, or one for each number of axes where the path has {n}.
+
+    Shapes:
+        none
+    Raises:
+        CommandError: as ``load``.
+    Source: the names of NATTEN.
+    Example:
+        >>> sorted(load_by_axes("dinat_ref:na{n}d", Supports(ndim={1, 2})))
+        [1, 2]
+    """
+    return {n: load(path.replace("{n}", str(n))) for n in supports.ndim} if "{n}" in path else load(path)
+
+
+def read_supports(words: str, base: Supports | None = None) -> Supports:
+    """Read a declaration such as "ndim=2,no-stride,dtypes=float32".
+
+    Shapes:
+        none
+    Raises:
+        CommandError: an unknown word.
+    Source: the project's own.
+    Example:
+        >>> read_supports("ndim=2,no-stride,rpb").restrictions()
+        ['ndim: 2 only', 'stride: no', 'double backward: no']
+    """
+    supports = base or Supports()
+    flags = {item.name for item in fields(Supports) if isinstance(item.default, bool)}
+    changes: dict[str, Any] = {}
+    for word in (word.strip() for word in words.split(",") if word.strip()):
+        name, equals, value = word.partition("=")
+        flag = name.removeprefix("no-").replace("-", "_")
+        try:
+            if equals and name in ("ndim", "head_dims"):
+                changes[name] = {int(part) for part in value.split("+")}
+            elif equals and name == "dtypes":
+                changes[name] = value.split("+")
+            elif equals and name == "max_tokens":
+                changes[name] = int(value)
+            elif not equals and flag in flags:
+                changes[flag] = not name.startswith("no-")
+            else:
+                raise CommandError(f"--supports has no word {word!r}; the features are {', '.join(sorted(flags))}")
+        except ValueError:
+            raise CommandError(f"--supports expects whole numbers in {word!r}") from None
+    try:
+        return replace(supports, **changes)
+    except ValueError as error:
+        raise CommandError(f"--supports: {error}") from None
+
+
+def _split(entry: str, option: str, form: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals or not value:
+        raise CommandError(f"{option} expects {form}, got {entry!r}")
+    return name, value
