@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
-from dinat_ref.neighborhood import per_axis
+from dinat_ref.attention.functional import check_impl
+from dinat_ref.neighborhood import Neighborhood, smallest_layout
 
 
 class NeighborhoodAttention(nn.Module):
@@ -57,14 +58,14 @@ class NeighborhoodAttention(nn.Module):
     ) -> None:
         """Make the parameters and initialise them."""
         super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
-        axes = (1,) * self.ndim
+        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim must be a positive multiple of num_heads, got {embed_dim} and {num_heads}")
+        check_impl(impl)
         self.embed_dim, self.num_heads, self.scale, self.impl = embed_dim, num_heads, scale, impl
-        self.kernel_size = per_axis("kernel_size", kernel_size, axes)
-        self.stride = per_axis("stride", stride, axes)
-        self.dilation = per_axis("dilation", dilation, axes)
-        self.is_causal = per_axis("is_causal", is_causal, axes)
+        smallest = smallest_layout(kernel_size, dilation, self.ndim)
+        neighborhood = Neighborhood(smallest, kernel_size, stride, dilation, is_causal)  # checks the arguments
+        self.kernel_size, self.stride = neighborhood.kernel_size, neighborhood.stride
+        self.dilation, self.is_causal = neighborhood.dilation, neighborhood.is_causal
 
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=qkv_bias, device=device, dtype=dtype)
         self.proj = nn.Linear(embed_dim, embed_dim, device=device, dtype=dtype)

@@ -25,7 +25,9 @@ FLOORS = [
     {"models"},
     {"analysis", "training"},
     {"viz"},
-    {"testing", "interop", "bench", "tour", "cli"},
+    {"interop"},
+    {"testing", "bench", "tour", "classify"},
+    {"cli"},
     {"__main__"},
 ]
 SECTIONS = ("Shapes:", "Raises:", "Source:", ">>>")

@@ -195,7 +195,7 @@ def test_compiles() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"num_heads": 5}, "embed_dim must be a multiple of num_heads, got 12 and 5"),
+        ({"num_heads": 5}, "embed_dim must be a positive multiple of num_heads, got 12 and 5"),
         ({"num_heads": 0}, "num_heads"),
         ({"num_heads": -3}, "num_heads"),
         ({"embed_dim": 0}, "embed_dim"),

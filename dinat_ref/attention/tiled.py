@@ -72,7 +72,9 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
         key = torch.cat([key, operands.additional_keys.flatten(0, 1)])
         value = torch.cat([value, operands.additional_values.flatten(0, 1)])
 
-    memory = Memory(query, key, value, operands.rpb)
+    # a view of rpb, so that no tensor in memory is an ancestor of another: the backward pass may differentiate by all
+    rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
+    memory = Memory(query, key, value, rpb)
     batches = list(cut_into_tiles(operands.neighborhood, query.device))
     plan = Plan(batches, rows[0], operands.neighborhood.num_tokens, num_extra, return_lse)
     needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in memory)
