@@ -126,9 +126,9 @@ def axis_fields(layers: Sequence[Layer], axis: int = 0) -> Tensor:
     length = check_stack(layers)[axis]
     fields = [torch.eye(length)]
     for layer in layers:
+        pairs = [(i, j) for i, keys in enumerate(layer.windows(axis)) for j in keys]
         attends = torch.zeros(length, length)
-        for i, keys in enumerate(layer.windows(axis)):
-            attends[i, list(keys)] = 1
+        attends[tuple(torch.tensor(pairs).T)] = 1
         fields.append(((attends @ fields[-1]) > 0).float())
     return torch.stack(fields).bool()
 
