@@ -10,7 +10,7 @@ Some scores are computed in vain, those that the mask then forbids; with dilatio
 kernel_size, every window is its whole slab and there is no mask at all. The additional keys are more rows of
 every slab. Heads that share a key head are more rows of the tile.
 
-Memory: tiles are worked off in chunks whose scores fill 2 MB, so that temporaries stay in the cache; beside them
+Memory: tiles are worked off in chunks whose scores fill 2 MB at most, so that they stay in the cache; beside them
 four times the memory of ``query``. For the backward pass only the operands and the output are kept: it computes the
 weights of a chunk once more. Where a second derivative is asked for (create_graph), and inside torch.func and
 torch.compile, the same computation is left to autograd as it is, which keeps the weights of all chunks.
@@ -25,7 +25,7 @@ from torch import Tensor
 from dinat_ref.attention.operands import Operands, inside_transform
 from dinat_ref.attention.tiles import TileBatch, cut_into_tiles
 
-SCORES_PER_CHUNK = 2**19
+SCORES_PER_CHUNK = 2**19  # 2 MB in float32
 
 
 class Memory(NamedTuple):
@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     batch: int  # B
     num_tokens: int  # N
     num_extra: int  # M
+    scores_per_chunk: int
     return_lse: bool
 
 
@@ -76,7 +77,8 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
     rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
     memory = Memory(query, key, value, rpb)
     batches = list(cut_into_tiles(operands.neighborhood, query.device))
-    plan = Plan(batches, rows[0], operands.neighborhood.num_tokens, num_extra, return_lse)
+    scores = min(SCORES_PER_CHUNK, query.numel() // 2)  # less than query itself, so that small problems stay small
+    plan = Plan(batches, rows[0], operands.neighborhood.num_tokens, num_extra, scores, return_lse)
     needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in memory)
     if needs_gradient and not inside_transform():
         output, lse = Recomputed.apply(plan, *memory)  # type: ignore[no-untyped-call]
@@ -109,7 +111,7 @@ def chunks(plan: Plan, tiles: TileBatch, heads: int) -> Iterator[tuple[Tensor, T
     """Yield the rows of queries [tiles, T] and keys [tiles, S + M], so few tiles that their scores fit the cache."""
     count, num_queries = tiles.queries.shape
     num_keys = tiles.keys.shape[1] + plan.num_extra
-    per_chunk = max(1, SCORES_PER_CHUNK // (heads * num_queries * num_keys))
+    per_chunk = max(1, plan.scores_per_chunk // (heads * num_queries * num_keys))
     device = tiles.queries.device
     extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device)  # [M]
     for begin in range(0, max(1, plan.batch * count), per_chunk):  # one empty chunk for an empty batch
