@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 # too_slow measures the machine, not the code; nothing in these tests depends on time
@@ -15,6 +16,8 @@ settings.register_profile("dev", max_examples=15, **COMMON)
 settings.register_profile("ci", max_examples=20, derandomize=True, database=None, print_blob=True, **COMMON)
 settings.register_profile("deep", max_examples=500, **COMMON)
 settings.load_profile(os.environ.get("DINAT_REF_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+torch.set_num_threads(1)  # the problems are small, and pytest runs several processes
 
 CASES: Counter[str] = Counter()
 
@@ -45,6 +48,18 @@ def _counting(test: Callable[..., Any]) -> Callable[..., Any]:
 
     counted.counts_examples = True  # type: ignore[attr-defined]
     return counted
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the counts of a worker process to the process that started it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cases"] = dict(CASES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add up what a worker process counted."""
+    CASES.update(getattr(node, "workeroutput", {}).get("cases", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
