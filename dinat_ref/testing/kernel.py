@@ -75,6 +75,7 @@ class Kernel:
     layout: str = "heads_last"
     device: str = "cpu"
     windows_only: bool = False
+    declared: Supports | None = None  # what decides the arguments, where supports was narrowed for the problems
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,8 +85,8 @@ class Kernel:
 
     def arguments(self, problem: Problem, return_lse: bool = False) -> dict[str, Any]:
         """The arguments beside the tensors; those that the kernel does not have are left out."""
-        supports, arguments = self.supports, {"kernel_size": problem.kernel_size}
-        given: dict[str, Any] = arguments  # one dictionary, typed loosely
+        supports = self.declared or self.supports
+        given: dict[str, Any] = {"kernel_size": problem.kernel_size}
         for name, has in (("stride", supports.stride), ("dilation", supports.dilation)):
             if has:
                 given[name] = getattr(problem, name)
