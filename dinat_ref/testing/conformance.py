@@ -28,7 +28,7 @@ LIMITS = {"loops": 150, "masked": 8192}  # tokens: one steps through Python, the
 
 
 def formulations() -> dict[str, Kernel]:
-    """This project's formulations as kernels.
+    """The project's own formulations as kernels.
 
     Shapes:
         none

@@ -11,7 +11,7 @@ VERDICTS = ("passed", "failed", "expected failure", "unexpected pass", "skipped"
 BAD = ("failed", "unexpected pass")
 
 
-class KernelFailure(AssertionError):
+class KernelFailure(AssertionError):  # noqa: N818 (a finding)
     """A kernel failed checks; the message is the report.
 
     Shapes:

@@ -82,7 +82,7 @@ def check_kernel(
                 failed = f", {len(report.failures)} failed" if report.failures else ""
                 show_progress(f"verify {shown}: {done}{failed}, {time.perf_counter() - begin:.0f} s: {result.id}")
                 check = CHECKS[result.id]
-                whole = check.id[0] == "E" or check.id < "W11" and check.id[0] == "W"
+                whole = check.id[0] == "E" or (check.id[0] == "W" and check.id < "W11")
                 asked = kernel if whole else narrowed(kernel, report)
                 if result.verdict == "not run":
                     run_check(asked, check, budget, seed, result)

@@ -1,6 +1,6 @@
 """Who watches the watchmen: every wrong kernel is rejected by the check that names it, and diagnosed."""
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -11,7 +11,7 @@ from dinat_ref.testing.runner import run_check
 from dinat_ref.testing.sabotage import CORPUS
 
 
-@lru_cache(maxsize=None)
+@cache
 def verdict(name: str) -> tuple[Result, str | None]:
     """Run the check that names a bug, with budget quick, and diagnose what it found."""
     entry = CORPUS[name]
