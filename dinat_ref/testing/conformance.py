@@ -24,7 +24,7 @@ from dinat_ref.testing.runner import check_kernel
 from dinat_ref.testing.supports import Supports
 
 OWN = Supports(rpb=True, double_backward=True)
-LIMITS = {"loops": 150, "masked": 8192}  # tokens: one steps through Python, the other has N x N scores
+LIMITS = {"loops": 40, "masked": 8192}  # tokens: one steps through Python, the other has N x N scores
 
 
 def formulations() -> dict[str, Kernel]:

@@ -32,7 +32,8 @@ def simpler(problem: Problem) -> Iterator[Problem]:
             if least <= value < getattr(problem, name):
                 yield problem.but(**{name: value})
     if problem.heads > 1:
-        yield problem.but(heads=problem.heads // problem.heads_kv, heads_kv=1)
+        if problem.heads_kv > 1:
+            yield problem.but(heads=problem.heads // problem.heads_kv, heads_kv=1)
         if problem.heads > problem.heads_kv:
             yield problem.but(heads=problem.heads_kv)
     for name, usual in (("rpb", False), ("scale", None), ("strided", False), ("seed", 0)):
