@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: tour test lint figures
+.PHONY: tour test lint figures tutorials conformance
 
 tour:
 	$(PYTHON) -m dinat_ref tour
@@ -13,5 +13,11 @@ lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 
-figures:
+figures: # draw them again, with the numbers behind them
 	$(PYTHON) figures/make_figures.py
+
+tutorials: # run the scripts into notebooks
+	$(PYTHON) tutorials/build.py
+
+conformance: # verify the kernels of other projects that can be installed here
+	$(PYTHON) -m dinat_ref.testing.conformance

@@ -13,7 +13,10 @@ from dinat_ref.command import CommandError
 
 COMMANDS = {
     "tour": ("dinat_ref.tour", "see neighborhood attention at work on a photograph"),
+    "bench": ("dinat_ref.bench.command", "measure every formulation and installed peer in one table"),
     "draw": ("dinat_ref.viz.command", "draw windows, patterns, receptive fields and attention maps"),
+    "explore": ("dinat_ref.viz.explorer", "write a page to explore windows, attention and fields on a photo"),
+    "classify": ("dinat_ref.classify", "name what a photograph shows, with any published model"),
     "verify": ("dinat_ref.testing.command", "find what is wrong with a neighborhood-attention kernel"),
 }
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
-from dinat_ref.neighborhood import per_axis
+from dinat_ref.attention.functional import check_impl
+from dinat_ref.neighborhood import Neighborhood, smallest_layout
 
 
 class NeighborhoodAttention(nn.Module):
@@ -23,6 +24,7 @@ class NeighborhoodAttention(nn.Module):
         rpb: learn a relative positional bias.
         attn_drop: probability of dropping an attention weight (in training; the weights are then made explicit).
         proj_drop: probability of dropping an output.
+        scale: factor of the dot products; None means head_dim ** -0.5.
         impl: the formulation, see ``dinat_ref.attention.functional``.
         device, dtype: of the parameters.
     Raises:
@@ -49,20 +51,21 @@ class NeighborhoodAttention(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         *,
+        scale: float | None = None,
         impl: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Make the parameters and initialise them."""
         super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
-        axes = (1,) * self.ndim
-        self.embed_dim, self.num_heads, self.impl = embed_dim, num_heads, impl
-        self.kernel_size = per_axis("kernel_size", kernel_size, axes)
-        self.stride = per_axis("stride", stride, axes)
-        self.dilation = per_axis("dilation", dilation, axes)
-        self.is_causal = per_axis("is_causal", is_causal, axes)
+        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim must be a positive multiple of num_heads, got {embed_dim} and {num_heads}")
+        check_impl(impl)
+        self.embed_dim, self.num_heads, self.scale, self.impl = embed_dim, num_heads, scale, impl
+        smallest = smallest_layout(kernel_size, dilation, self.ndim)
+        neighborhood = Neighborhood(smallest, kernel_size, stride, dilation, is_causal)  # checks the arguments
+        self.kernel_size, self.stride = neighborhood.kernel_size, neighborhood.stride
+        self.dilation, self.is_causal = neighborhood.dilation, neighborhood.is_causal
 
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=qkv_bias, device=device, dtype=dtype)
         self.proj = nn.Linear(embed_dim, embed_dim, device=device, dtype=dtype)
@@ -92,10 +95,10 @@ class NeighborhoodAttention(nn.Module):
         query, key, value = qkv.unbind(-3)  # each [B, *layout, H, D]
         where = (self.kernel_size, self.stride, self.dilation, self.is_causal)
         if self.training and self.attn_drop.p > 0:
-            weights = neighborhood_weights(query, key, *where, rpb=self.rpb)  # [B, *layout, H, K]
+            weights = neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)  # [B, *layout, H, K]
             output = neighborhood_av(self.attn_drop(weights), value, *where)
         else:
-            attended = neighborhood_attention(query, key, value, *where, rpb=self.rpb, impl=self.impl)
+            attended = neighborhood_attention(query, key, value, *where, self.scale, rpb=self.rpb, impl=self.impl)
             assert isinstance(attended, Tensor)
             output = attended
         return self.proj_drop(self.proj(output.flatten(-2)))

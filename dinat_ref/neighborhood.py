@@ -239,3 +239,26 @@ def per_axis(name: str, value: Scalar | Sequence[Scalar], layout: Sequence[int])
         axes = f"the layout {tuple(layout)} has {len(layout)}"
         raise ValueError(f"{name} must have one entry per axis: {axes}, got {tuple(value)}")
     return tuple(value)
+
+
+def smallest_layout(
+    kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1, ndim: int = 1
+) -> tuple[int, ...]:
+    """Find the smallest layout on which a kernel is legal: kernel_size * dilation tokens on each axis.
+
+    Shapes:
+        return: one number per axis, at least 1
+    Raises:
+        TypeError: an argument is not an integer.
+        ValueError: a sequence that has not one entry per axis.
+    Source: arXiv:2209.15001, section 3.2.
+    Example:
+        >>> smallest_layout(3, dilation=(1, 4), ndim=2)
+        (3, 12)
+    """
+    axes = (1,) * ndim
+    sizes = zip(per_axis("kernel_size", kernel_size, axes), per_axis("dilation", dilation, axes), strict=True)
+    return tuple(
+        max(1, check_integer(f"kernel_size on axis {axis}", size) * check_integer(f"dilation on axis {axis}", step))
+        for axis, (size, step) in enumerate(sizes)
+    )

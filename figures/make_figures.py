@@ -4,8 +4,8 @@
     python figures/make_figures.py hero cost        only these
     python figures/make_figures.py --check          compute again and compare, exactly; exit status 1 on a difference
 
-Numbers are compared with data/NAME.json. Drawings are compared byte by byte where the matplotlib that drew them is
-the one at hand (data/made_with.json); another version sets type a hair's breadth differently.
+Numbers are compared with data/NAME.json, to the byte. Drawings are compared where the matplotlib that drew them is the
+one at hand (data/made_with.json): another version sets type a hair's breadth differently.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 import matplotlib
+from compare import same_drawing
 from computed import FIGURES
 from drawn import DRAWINGS
 
@@ -57,8 +58,15 @@ def differences(name: str) -> list[str]:
         return [
             str(mine.relative_to(HERE.parent))
             for mine, again in zip(here, compared, strict=True)
-            if not mine.is_file() or mine.read_bytes() != again.read_bytes()
+            if not mine.is_file() or not same(mine, again)
         ]
+
+
+def same(mine: Path, again: Path) -> bool:
+    """Compare two files: numbers to the byte, drawings as ``same_drawing`` does."""
+    if mine.suffix == ".json":
+        return mine.read_bytes() == again.read_bytes()
+    return same_drawing(mine.read_bytes(), again.read_bytes(), mine.suffix)
 
 
 def versions() -> dict[str, str]:

@@ -34,10 +34,11 @@ def model_attention(model: nn.Module, image: Tensor) -> list[LayerAttention]:
             kernel_size * dilation, whose padded tokens belong to no place in the image.
     Source: arXiv:2209.15001, eq. 3.
     Example:
-        >>> from dinat_ref.models import create_model
-        >>> layers = model_attention(create_model("dinat_mini").eval(), torch.zeros(1, 3, 224, 224))
-        >>> len(layers), layers[1].name, layers[1].weights.shape, layers[1].neighborhood.dilation
-        (18, 'levels.0.blocks.1', torch.Size([1, 56, 56, 2, 49]), (8, 8))
+        >>> from dinat_ref.models import DiNAT, DinatConfig
+        >>> config = DinatConfig(embed_dim=32, depths=[2], num_heads=[1], dilations=[[1, 2]], kernel_size=3)
+        >>> layers = model_attention(DiNAT(config).eval(), torch.zeros(1, 3, 32, 48))
+        >>> layers[1].name, layers[1].weights.shape, layers[1].neighborhood.dilation
+        ('levels.0.blocks.1', torch.Size([1, 8, 12, 1, 9]), (2, 2))
     """
     found: list[LayerAttention] = []
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Layer)]

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dinat_ref.attention.operands import every
 from dinat_ref.neighborhood import Neighborhood
 
 
@@ -52,15 +51,17 @@ def lookup_bias(rpb: Tensor, index: Sequence[Tensor]) -> Tensor:
         index: one tensor [queries, keys] per axis
         return: [H, queries of axis 1, queries of axis 2, ..., keys of axis 1, keys of axis 2, ...]
     Raises:
-        IndexError: an index outside 0 .. 2k-2.
+        IndexError: an index behind the end of the table; each must lie in 0 .. 2k-2.
     Source: Liu et al., arXiv:2103.14030, eq. 4.
     Example:
         >>> lookup_bias(torch.tensor([[10., 20., 30.]]), [torch.tensor([[1, 2], [0, 1]])])
         tensor([[[20., 30.],
                  [10., 20.]]])
     """
-    tables = [spread(table, axis, len(index)) for axis, table in enumerate(index)]
-    return rpb[every(*tables)]
+    number = torch.zeros((), dtype=torch.int64, device=rpb.device)
+    for axis, (table, offsets) in enumerate(zip(index, rpb.shape[1:], strict=True)):
+        number = number * offsets + spread(table, axis, len(index))  # row-major place in the table
+    return rpb.flatten(1).index_select(1, number.flatten()).unflatten(1, number.shape)
 
 
 def spread(table: Tensor, axis: int, ndim: int) -> Tensor:

@@ -100,14 +100,30 @@ def neighborhood_attention(
         tensor([1., 1., 2., 3., 3.])
     """
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
-    if impl != "auto" and impl not in FORMULATIONS:
-        raise ValueError(f"impl must be 'auto' or one of {', '.join(FORMULATIONS)}, got {impl!r}")
+    check_impl(impl)
     operands = prepare(query, key, value, neighborhood, scale, rpb, additional_keys, additional_values)
     attend = FORMULATIONS[choose(operands) if impl == "auto" else impl]
     with without_autocast(query):
         output, lse = attend(operands, return_lse)
     output = output.to(query.dtype)
     return output if lse is None else (output, lse)
+
+
+def check_impl(impl: str) -> None:
+    """Raise unless ``impl`` names a formulation.
+
+    Shapes:
+        none
+    Raises:
+        ValueError: an unknown name.
+    Source: the project's own.
+    Example:
+        >>> check_impl("fast")
+        Traceback (most recent call last):
+        ValueError: impl must be 'auto' or one of loops, gather, unfold, masked, tiled, got 'fast'
+    """
+    if impl != "auto" and impl not in FORMULATIONS:
+        raise ValueError(f"impl must be 'auto' or one of {', '.join(FORMULATIONS)}, got {impl!r}")
 
 
 def choose(operands: Operands) -> str:

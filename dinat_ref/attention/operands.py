@@ -2,7 +2,9 @@
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -61,45 +63,14 @@ def prepare(
         >>> prepare(x, x, x, Neighborhood((5,), 3)).query.dtype
         torch.float32
     """
-    layout = neighborhood.layout
-    batch, heads, head_dim = query.shape[0], query.shape[-2], query.shape[-1]
-    heads_kv, head_dim_v = key.shape[-2], value.shape[-1]
-    _check_shape("key", key, (batch, *layout, heads_kv, head_dim), "query's batch, layout and head_dim")
-    _check_shape("value", value, (batch, *layout, heads_kv, head_dim_v), "query's batch and layout, key's heads")
-    if heads_kv == 0 or heads == 0 or heads % heads_kv:
-        raise ValueError(f"query's heads must be a positive multiple of key's heads, got {heads} and {heads_kv}")
-    if (additional_keys is None) != (additional_values is None):
-        raise ValueError("additional_keys and additional_values must be given together")
-    if additional_keys is not None and additional_values is not None:
-        extra = additional_keys.shape[1] if additional_keys.ndim == 4 else 0
-        like = "batch, heads and head_dim of key (or value) around any number of tokens"
-        _check_shape("additional_keys", additional_keys, (batch, extra, heads_kv, head_dim), like)
-        _check_shape("additional_values", additional_values, (batch, extra, heads_kv, head_dim_v), like)
-    if rpb is not None:
-        offsets = tuple(2 * k - 1 for k in neighborhood.kernel_size)
-        _check_shape("rpb", rpb, (heads, *offsets), "query's heads, then 2 * kernel_size - 1 per axis")
-
-    tensors = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "rpb": rpb,
-        "additional_keys": additional_keys,
-        "additional_values": additional_values,
-    }
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must have a floating point dtype, got {tensor.dtype}")
-        if tensor.dtype != query.dtype and name != "rpb":  # a parameter may stay float32 beside bfloat16 activations
-            raise ValueError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
-        if tensor.device != query.device:
-            raise ValueError(f"{name} must be on query's device {query.device}, got {tensor.device}")
-
+    optional = {"rpb": rpb, "additional_keys": additional_keys, "additional_values": additional_values}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    tensors = {"query": query, "key": key, "value": value, **given}
+    _check_tensors(tensors)
+    _check_shapes(query, key, value, neighborhood, rpb, additional_keys, additional_values)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    in_dtype = {name: None if tensor is None else tensor.to(dtype) for name, tensor in tensors.items()}
-    return Operands(neighborhood=neighborhood, scale=_check_scale(scale, head_dim), **in_dtype)  # type: ignore[arg-type]
+    in_dtype = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    return Operands(neighborhood=neighborhood, scale=_check_scale(scale, query.shape[-1]), **in_dtype)
 
 
 def every(*index: Index) -> tuple[Index, ...]:
@@ -155,6 +126,51 @@ def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") ->
     return tuple(operator.index(length) for length in query.shape[1:-2])  # plain integers, not symbols
 
 
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Check types, dtypes and devices; query comes first."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must have a floating point dtype, got {tensor.dtype}")
+        dtype, device = tensors["query"].dtype, tensors["query"].device
+        if tensor.dtype != dtype and name != "rpb":  # a parameter may stay float32 beside bfloat16 activations
+            raise ValueError(f"{name} must have query's dtype {dtype}, got {tensor.dtype}")
+        if tensor.device != device:
+            raise ValueError(f"{name} must be on query's device {device}, got {tensor.device}")
+
+
+def _check_shapes(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    neighborhood: Neighborhood,
+    rpb: Tensor | None,
+    additional_keys: Tensor | None,
+    additional_values: Tensor | None,
+) -> None:
+    """Check all shapes against query's and key's."""
+    layout, batch, heads, head_dim = neighborhood.layout, query.shape[0], query.shape[-2], query.shape[-1]
+    for name, tensor in (("key", key), ("value", value)):
+        if tensor.ndim != query.ndim:
+            raise ValueError(f"{name} must have query's {query.ndim} dimensions, got {tuple(tensor.shape)}")
+    heads_kv, head_dim_v = key.shape[-2], value.shape[-1]
+    _check_shape("key", key, (batch, *layout, heads_kv, head_dim), "query's batch, layout and head_dim")
+    _check_shape("value", value, (batch, *layout, heads_kv, head_dim_v), "query's batch and layout, key's heads")
+    if heads_kv == 0 or heads == 0 or heads % heads_kv:
+        raise ValueError(f"query's heads must be a positive multiple of key's heads, got {heads} and {heads_kv}")
+    if (additional_keys is None) != (additional_values is None):
+        raise ValueError("additional_keys and additional_values must be given together")
+    if additional_keys is not None and additional_values is not None:
+        extra = additional_keys.shape[1] if additional_keys.ndim == 4 else 0
+        like = "batch, heads and head_dim of key (or value) around any number of tokens"
+        _check_shape("additional_keys", additional_keys, (batch, extra, heads_kv, head_dim), like)
+        _check_shape("additional_values", additional_values, (batch, extra, heads_kv, head_dim_v), like)
+    if rpb is not None:
+        offsets = tuple(2 * size - 1 for size in neighborhood.kernel_size)
+        _check_shape("rpb", rpb, (heads, *offsets), "query's heads, then 2 * kernel_size - 1 per axis")
+
+
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
     if tuple(tensor.shape) != expected:
         raise ValueError(f"{name} must have {meaning}: expected {expected}, got {tuple(tensor.shape)}")
@@ -163,8 +179,6 @@ def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: 
 def _check_scale(scale: float | Tensor | None, head_dim: int) -> float | Tensor:
     if scale is None:
         return 1.0 / math.sqrt(head_dim) if head_dim else 1.0
-    if isinstance(scale, bool) or not (
-        isinstance(scale, (int, float)) or (isinstance(scale, Tensor) and scale.ndim == 0)
-    ):
+    if isinstance(scale, bool) or not (isinstance(scale, Real) or (isinstance(scale, Tensor) and scale.ndim == 0)):
         raise TypeError(f"scale must be a number or None, got {scale!r}")
     return scale if isinstance(scale, Tensor) else float(scale)

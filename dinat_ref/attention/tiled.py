@@ -72,7 +72,9 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
         key = torch.cat([key, operands.additional_keys.flatten(0, 1)])
         value = torch.cat([value, operands.additional_values.flatten(0, 1)])
 
-    memory = Memory(query, key, value, operands.rpb)
+    # a view of rpb, so that no tensor in memory is an ancestor of another: the backward pass may differentiate by all
+    rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
+    memory = Memory(query, key, value, rpb)
     batches = list(cut_into_tiles(operands.neighborhood, query.device))
     plan = Plan(batches, rows[0], operands.neighborhood.num_tokens, num_extra, return_lse)
     needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in memory)
@@ -113,10 +115,10 @@ def chunks(plan: Plan, tiles: TileBatch, heads: int) -> Iterator[tuple[Tensor, T
     for begin in range(0, max(1, plan.batch * count), per_chunk):  # one empty chunk for an empty batch
         pair = torch.arange(begin, min(begin + per_chunk, plan.batch * count), device=device)
         item, tile = (pair // count)[:, None], pair % count
-        key_rows = tiles.keys[tile] + item * plan.num_tokens
+        key_rows = tiles.keys.index_select(0, tile) + item * plan.num_tokens
         if plan.num_extra:
             key_rows = torch.cat([key_rows, extra + item * plan.num_extra], dim=1)
-        yield tiles.queries[tile] + item * plan.num_tokens, key_rows
+        yield tiles.queries.index_select(0, tile) + item * plan.num_tokens, key_rows
 
 
 def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:
@@ -136,14 +138,14 @@ def to_rows(matrices: Tensor, rows: Tensor, heads: int) -> Tensor:
 
 def score(query: Tensor, key: Tensor, bias: Tensor | None, heads_kv: int) -> Tensor:
     """Multiply queries [tiles Hkv, r T, D] and keys [tiles Hkv, S + M, D], add the bias: [tiles Hkv, r T, S + M]."""
+    scores = torch.bmm(query, key.mT)
     if bias is None:
-        return torch.bmm(query, key.mT)
-    bias = torch.nn.functional.pad(bias, (0, key.shape[1] - bias.shape[-1]))  # additional keys have none
-    group_size = query.shape[1] // bias.shape[1]  # r
-    bias = bias.expand(heads_kv * group_size, -1, -1) if group_size > 1 else bias  # [H or 1, T, S + M]
-    bias = bias.reshape(-1, query.shape[1], key.shape[1])  # [Hkv or 1, r T, S + M]
-    bias = bias.expand(query.shape[0] // heads_kv, heads_kv, -1, -1).flatten(0, 1)
-    return torch.baddbmm(bias, query, key.mT)
+        return scores
+    (rows, columns), tiles = scores.shape[1:], scores.shape[0] // heads_kv
+    bias = torch.nn.functional.pad(bias, (0, columns - bias.shape[-1]))  # additional keys have none
+    if rows > bias.shape[1]:  # the r heads of a key head are rows of one matrix
+        bias = bias.expand(heads_kv * rows // bias.shape[1], -1, -1).reshape(heads_kv, rows, columns)
+    return (scores.unflatten(0, (tiles, heads_kv)) + bias).flatten(0, 1)
 
 
 class Recomputed(torch.autograd.Function):

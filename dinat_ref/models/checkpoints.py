@@ -48,7 +48,12 @@ class LoadReport:
 
     Shapes:
         misshapen: "name: shape in the checkpoint, shape in the model"
+    Raises:
+        Nothing.
     Source: the project's own.
+    Example:
+        >>> LoadReport(missing=("head.bias",), unexpected=(), misshapen=()).missing
+        ('head.bias',)
     """
 
     missing: tuple[str, ...]
@@ -131,8 +136,8 @@ def load_checkpoint(
     Source: the project's own; spellings: ``dinat_ref.models.keys``.
     Example:
         >>> from dinat_ref.models import create_model
-        >>> mini = create_model("dinat_mini", num_classes=10)
-        >>> load_checkpoint(mini, mini.state_dict())
+        >>> narrow = create_model("dinat_mini", num_classes=10, embed_dim=32, num_heads=[1, 2, 4, 8])
+        >>> load_checkpoint(narrow, narrow.state_dict())
         LoadReport(missing=(), unexpected=(), misshapen=())
     """
     state = read_checkpoint(source) if isinstance(source, (str, Path)) else source

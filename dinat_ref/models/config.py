@@ -172,8 +172,8 @@ class DinatConfig:
             ValueError: another model_type, or as the class.
         """
         model_type = settings.get("model_type", "dinat")
-        if model_type not in ("dinat", "nat"):
-            raise ValueError(f"model_type must be 'dinat' or 'nat', got {model_type!r}")
+        if model_type not in ("dinat", "nat", "dinat_s"):
+            raise ValueError(f"model_type must be 'dinat', 'nat' or 'dinat_s', got {model_type!r}")
         known = {entry.name: settings[entry.name] for entry in fields(cls) if entry.name in settings}
         if model_type == "nat":
             known["dilations"] = [[1] * depth for depth in settings.get("depths", MINI_DEPTHS)]

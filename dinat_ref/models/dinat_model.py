@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from dinat_ref.models.config import DinatConfig
-from dinat_ref.models.dinat import DinatTrunk, Stages, make_head
+from dinat_ref.models.dinat import DinatTrunk
 from dinat_ref.models.layers import initialize
 from dinat_ref.models.outputs import (
     DinatModelOutput,
@@ -19,6 +19,7 @@ from dinat_ref.models.outputs import (
     channels_first,
 )
 from dinat_ref.models.pretrained import Pretrained
+from dinat_ref.models.pyramid import Stages, make_head
 
 
 class DinatPreTrainedModel(Pretrained, DinatTrunk):
@@ -30,7 +31,7 @@ class DinatPreTrainedModel(Pretrained, DinatTrunk):
         ValueError: as ``DinatTrunk``.
     Source: transformers' DinatPreTrainedModel.
     Example:
-        >>> DinatModel(DinatConfig()).main_input_name
+        >>> DinatModel.main_input_name
         'pixel_values'
     """
 

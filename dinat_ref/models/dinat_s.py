@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dinat_ref.models.config import DinatConfig
-from dinat_ref.models.dinat import Stages, check_image, make_head, make_levels, run_levels
 from dinat_ref.models.layers import initialize
+from dinat_ref.models.pretrained import Pretrained
+from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, run_levels
 
 
 class PatchTokenizer(nn.Module):
@@ -72,7 +73,7 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
-class DiNATs(nn.Module):
+class DiNATs(Pretrained):
     """DiNAT_s as a classifier, with the parameter names of the original repository.
 
     Shapes:
@@ -88,6 +89,9 @@ class DiNATs(nn.Module):
         >>> DiNATs(config)(torch.randn(1, 3, 32, 48)).shape
         torch.Size([1, 2])
     """
+
+    huggingface_prefix = None  # transformers has no DiNAT_s
+    model_type = "dinat_s"
 
     def __init__(self, config: DinatConfig) -> None:
         """Make the parts and initialise them."""

@@ -5,14 +5,20 @@ layer, and ViT-rpb attends the whole map. All three are neighborhood attention: 
 every window is the map, and its bias table [heads, 27, 27] has an entry for every offset.
 """
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
 from torch import Tensor, nn
 
-from dinat_ref.models.dinat import Stages, make_head
 from dinat_ref.models.dinat_s import PatchTokenizer
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
+from dinat_ref.models.pretrained import Pretrained
+from dinat_ref.models.pyramid import Stages, make_head
 
 
-class Isotropic(nn.Module):
+class Isotropic(Pretrained):
     """An isotropic NAT, DiNAT or ViT with relative positional bias, as a classifier.
 
     Shapes:
@@ -34,6 +40,9 @@ class Isotropic(nn.Module):
         torch.Size([1, 5])
     """
 
+    huggingface_prefix = None  # transformers has no isotropic model
+    model_type = "dinat_isotropic"
+
     def __init__(
         self,
         embed_dim: int,
@@ -52,6 +61,21 @@ class Isotropic(nn.Module):
     ) -> None:
         """Make the parts and initialise them."""
         super().__init__()
+        self.settings = {
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "depth": depth,
+            "kernel_size": kernel_size,
+            "dilation": dilation,
+            "mlp_ratio": mlp_ratio,
+            "drop_path_rate": drop_path_rate,
+            "num_labels": num_labels,
+            "num_channels": num_channels,
+            "patch_size": patch_size,
+            "image_size": image_size,
+            "full_attention": full_attention,
+            "small_input": small_input,
+        }
         self.layout = (image_size // patch_size,) * 2 if full_attention else None
         kernel_size = image_size // patch_size if full_attention else kernel_size
         self.patch_embed = PatchTokenizer(num_channels, embed_dim, patch_size)
@@ -95,3 +119,16 @@ class Isotropic(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Classify: [B, num_channels, H, W] -> [B, num_labels]."""
         return self.head(self.forward_features(image))
+
+    @classmethod
+    def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:
+        """Read the arguments that ``write_config`` wrote, with settings overriding them."""
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(written, dict) or written.pop("model_type", None) != cls.model_type:
+            raise ValueError(f"model_type must be {cls.model_type!r} in {folder / 'config.json'}")
+        return lambda: cls(**{**written, **settings})
+
+    def write_config(self, path: Path) -> None:
+        """Write the arguments that made this model."""
+        settings = {"model_type": self.model_type, **self.settings}
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

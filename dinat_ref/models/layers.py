@@ -63,6 +63,11 @@ class WindowAttention(NeighborhoodAttention2D):
         )
         self.small_input = small_input
 
+    def reset_parameters(self) -> None:
+        """Draw the bias table; ``initialize`` draws a whole model's projections, so they are not drawn twice."""
+        if self.rpb is not None:
+            nn.init.trunc_normal_(self.rpb, std=0.02)
+
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, X, Y, embed_dim] -> [B, X, Y, embed_dim]."""
         query, key, value, dilation = self._project(x)

@@ -1,9 +1,11 @@
 """``from_pretrained`` and ``save_pretrained``: a folder, or a name on the Hugging Face hub."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from dinat_ref.models.checkpoints import WEIGHT_FILES, load_checkpoint, shard_names, write_checkpoint
@@ -15,6 +17,8 @@ from dinat_ref.models.optional import need
 class Pretrained(nn.Module):
     """Gives a model class ``from_pretrained`` and ``save_pretrained``; the class takes a ``DinatConfig``.
 
+    A class that takes something else says so in ``maker`` and ``write_config``.
+
     Shapes:
         none
     Raises:
@@ -22,9 +26,8 @@ class Pretrained(nn.Module):
     Source: the interface of transformers' PreTrainedModel.
     Example:
         >>> import tempfile
-        >>> import torch
         >>> from dinat_ref.models import DinatForImageClassification
-        >>> model = DinatForImageClassification(DinatConfig(num_labels=5))
+        >>> model = DinatForImageClassification(DinatConfig(num_labels=5, embed_dim=32, num_heads=[1, 2, 4, 8]))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.config.to_json(f"{folder}/config.json")
         ...     torch.save(model.state_dict(), f"{folder}/pytorch_model.bin")
@@ -33,7 +36,9 @@ class Pretrained(nn.Module):
     """
 
     config: DinatConfig
-    huggingface_prefix = ""  # what transformers puts before the names of this class's parameters
+    huggingface_prefix: str | None = ""  # what transformers puts before parameter names; None: it has no such model
+    architecture: str | None = None  # what transformers calls this class; None: as it is called here
+    model_type = "dinat"
 
     @classmethod
     def from_pretrained(
@@ -61,13 +66,14 @@ class Pretrained(nn.Module):
         folder = Path(source)
         if not folder.is_dir():
             folder = download(str(source), revision)
-        if "num_labels" in settings:  # the names of other classes go
-            settings = {"id2label": None, **settings}
-        elif "id2label" in settings:
-            settings = {"num_labels": None, **settings}
-        config = replace(DinatConfig.from_json(folder), **settings)
-        model = cls(config)
-        load_checkpoint(model, folder, strict=strict, resize_rpb=resize_rpb)
+        make = cls.maker(folder, settings)
+        with torch.device("meta"):  # drawing weights that the checkpoint replaces takes longer than reading it
+            model = make()
+        model.to_empty(device=torch.get_default_device())
+        report = load_checkpoint(model, folder, strict=strict, resize_rpb=resize_rpb)
+        if new := [*report.missing, *(entry.partition(":")[0] for entry in report.misshapen)]:
+            drawn = make().state_dict()
+            model.load_state_dict({name: drawn[name] for name in new}, strict=False)
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -78,8 +84,26 @@ class Pretrained(nn.Module):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(folder / "model.safetensors", to_huggingface(self.state_dict(), self.huggingface_prefix))
-        self.config.to_json(folder / "config.json", architectures=[type(self).__name__])
+        state = self.state_dict()
+        if self.huggingface_prefix is not None:
+            state = to_huggingface(state, self.huggingface_prefix)
+        write_checkpoint(folder / "model.safetensors", state)
+        self.write_config(folder / "config.json")
+
+    @classmethod
+    def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:
+        """Read a folder's configuration, with settings overriding it: a function that makes the model."""
+        if "num_labels" in settings:  # the names of other classes go
+            settings = {"id2label": None, **settings}
+        elif "id2label" in settings:
+            settings = {"num_labels": None, **settings}
+        config = replace(DinatConfig.from_json(folder), **settings)
+        return lambda: cls(config)
+
+    def write_config(self, path: Path) -> None:
+        """Write the configuration that ``maker`` reads."""
+        architectures = [self.architecture or type(self).__name__]
+        self.config.to_json(path, architectures=architectures, model_type=self.model_type)
 
 
 def download(name: str, revision: str | None = None) -> Path:

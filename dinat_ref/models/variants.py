@@ -29,14 +29,19 @@ class Variant:
     """A published model: how to make it, and what its authors report of it.
 
     Shapes:
-        image_size: pixels of the square images it was evaluated on
+        none
     Args:
+        image_size: pixels of a side of the images it was evaluated on.
         model: the class that makes it.
         settings: the fields of its configuration, or the arguments of an isotropic model.
         top1: its authors' ImageNet-1K accuracy in percent.
         hub_name: its name on the Hugging Face hub, where it has one.
-        crop_fraction: the part of the resized image that its authors' evaluation keeps.
+    Raises:
+        Nothing.
     Source: Hassani et al., arXiv:2204.07143, table 1; Hassani & Shi, arXiv:2209.15001, tables 3, 4 and 9.
+    Example:
+        >>> VARIANTS["dinat_large_384"].hub_name, VARIANTS["dinat_large_384"].crop_fraction
+        ('shi-labs/dinat-large-in22k-in1k-384', 1.0)
     """
 
     model: type[nn.Module]

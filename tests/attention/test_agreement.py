@@ -1,10 +1,11 @@
 """All formulations are one operator: loops equals an oracle of the tests' own, the others equal loops."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -45,6 +46,7 @@ def test_equals_loops(impl: str, problem: Problem) -> None:
 
 @pytest.mark.parametrize("impl", FAST_IMPLS)
 @given(problem=problems())
+@example(problem=Problem((5,), (3,), (1,), (1,), (False,), batch=0))  # one formulation lost track of its inputs
 def test_gradients_equal_those_of_loops(impl: str, problem: Problem) -> None:
     """First and second derivatives of output and lse, in every tensor."""
     first, second = gradients(problem, impl)
@@ -54,6 +56,7 @@ def test_gradients_equal_those_of_loops(impl: str, problem: Problem) -> None:
         assert_close(second[name], expected_second[name], rtol=1e-10, atol=1e-10)
 
 
+@lru_cache(maxsize=256)  # derandomized, every formulation is given the same problems, and loops are slow
 def gradients(problem: Problem, impl: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Gradients of a nonlinear function of output and lse, and those of the sum of their squares."""
     tensors = problem.tensors(requires_grad=True)

@@ -1,12 +1,16 @@
 """The figures in the repository are the ones that the code draws, and the check would notice if they were not."""
 
+import importlib
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 FIGURES = Path(__file__).parents[2] / "figures"
 
@@ -37,6 +41,27 @@ def test_the_check_notices_a_changed_number(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "differs: " in result.stderr
     assert "level_by_level.json" in result.stderr
+
+
+def test_the_check_notices_a_changed_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FIGURES))
+    same_drawing = importlib.import_module("compare").same_drawing
+    curve = (FIGURES / "gridding.svg").read_bytes()
+    picture = (FIGURES / "attention_maps.png").read_bytes()
+    assert same_drawing(curve, curve, ".svg")
+    assert same_drawing(picture, picture, ".png")
+    number = re.search(rb"\d+\.\d{6}", curve)
+    assert number is not None
+    nudged = b"%.6f" % (float(number[0]) + 1e-4)
+    moved = b"%.6f" % (float(number[0]) + 1)
+    assert same_drawing(curve, curve.replace(number[0], nudged), ".svg")
+    assert not same_drawing(curve, curve.replace(number[0], moved), ".svg")
+    assert not same_drawing(curve, curve.replace(b"#0072b2", b"#d55e00"), ".svg")
+    pixels = Image.open(io.BytesIO(picture)).convert("RGB")
+    pixels.putpixel((9, 9), (255, 0, 0))
+    changed = io.BytesIO()
+    pixels.save(changed, format="PNG")
+    assert not same_drawing(picture, changed.getvalue(), ".png")
 
 
 @pytest.mark.parametrize("path", sorted((FIGURES / "data").glob("[!m]*.json")), ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.models import DiNAT, DinatBackbone, DinatForImageClassification, DinatModel, load_checkpoint
 from dinat_ref.models.keys import to_huggingface, to_original
 from tests.models.golden import cases
@@ -68,7 +69,7 @@ def test_keys_there_and_back_are_the_identity(case):
         assert_close(again[name], tensor, **EXACT)
 
 
-@pytest.mark.parametrize("impl", ["loops", "gather", "unfold", "masked"])
+@pytest.mark.parametrize("impl", FORMULATIONS)
 def test_every_formulation_gives_the_recorded_logits(case, impl):
     model = DiNAT(case.config).eval()
     load_checkpoint(model, case.state)

@@ -1,0 +1,170 @@
+"""Measuring: median times of rounds in which everybody takes a turn, and peak memory in a process of one's own."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dinat_ref.bench.contenders import CONTENDERS, Attention, CannotRunError
+from dinat_ref.bench.shapes import Problem, square
+from dinat_ref.command import show_progress
+
+
+@dataclass
+class Row:
+    """What was measured of one contender at one shape; ``skipped`` says why nothing was.
+
+    Shapes:
+        none
+    Source: the project's own.
+    Example:
+        >>> Row("tiny", "loops", skipped="too slow").milliseconds is None
+        True
+    """
+
+    problem: str
+    contender: str
+    milliseconds: float | None = None
+    ratio: float | None = None  # to the limit
+    backward_ratio: float | None = None  # forward + backward to forward
+    megabytes: float | None = None  # peak above the inputs
+    query_sizes: float | None = None  # the same as a multiple of query
+    skipped: str | None = None
+
+
+def measure(
+    problem: Problem, names: Sequence[str], rounds: int = 5, backward: bool = False, memory: bool = True
+) -> list[Row]:
+    """Measure contenders on one problem: in each round everybody runs once, so that ratios are of one time.
+
+    Shapes:
+        return: a Row per contender
+    Raises:
+        KeyError: an unknown contender.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref.bench.shapes import SHAPES
+        >>> rows = measure(SHAPES["tiny"][0], ["limit", "tiled"], rounds=1, memory=False)
+        >>> rows[0].ratio, rows[1].milliseconds > 0
+        (1.0, True)
+    """
+    operands = problem.operands()
+    rows = {name: Row(str(problem), name) for name in names}
+    ready: dict[str, Attention] = {}
+    for name, row in rows.items():
+        show_progress(f"{problem}: preparing {name}")
+        try:
+            ready[name] = CONTENDERS[name](problem)
+            with torch.no_grad():
+                ready[name](*operands)  # compiles, and shows who cannot run
+        except CannotRunError as reason:
+            row.skipped = str(reason)
+        except Exception as error:  # a peer that does not run is a result, not the end of the benchmark
+            row.skipped = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
+        if row.skipped:
+            ready.pop(name, None)
+
+    def forward(attend: Attention) -> None:
+        with torch.no_grad():
+            attend(*operands)
+
+    leaves = [tensor.clone().requires_grad_() for tensor in operands]
+
+    def both(attend: Attention) -> None:
+        output = attend(*leaves)
+        output.backward(torch.ones_like(output))
+
+    forward_times = _rounds(problem, ready, forward, rounds)
+    for name, times in forward_times.items():
+        rows[name].milliseconds = 1e3 * statistics.median(times)
+    if backward:
+        for name, times in _rounds(problem, ready, both, rounds).items():
+            rows[name].backward_ratio = 1e3 * statistics.median(times) / (rows[name].milliseconds or 1.0)
+    best = rows["limit"].milliseconds if "limit" in rows else None
+    for name, row in rows.items():
+        if row.milliseconds is not None and best:
+            row.ratio = row.milliseconds / best
+        if memory and row.skipped is None and name != "limit":
+            show_progress(f"{problem}: memory of {name}")
+            row.megabytes = peak_megabytes(problem, name)
+            if row.megabytes is not None:
+                row.query_sizes = row.megabytes * 1e6 / (operands[0].nbytes)
+    show_progress("")
+    return list(rows.values())
+
+
+def _rounds(
+    problem: Problem, ready: dict[str, Attention], run: Callable[[Attention], None], rounds: int
+) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for number in range(rounds + 1):  # the first round warms up
+        for name, attend in ready.items():
+            show_progress(f"{problem}: round {number} of {rounds}, {name}")
+            began = time.perf_counter()
+            try:
+                run(attend)
+            except (CannotRunError, RuntimeError, NotImplementedError):  # no backward pass
+                times[name].clear()
+                continue
+            times[name].append(time.perf_counter() - began)
+    return {name: taken[1:] for name, taken in times.items() if len(taken) > 1}
+
+
+def peak_megabytes(problem: Problem, name: str) -> float | None:
+    """Measure the peak memory of one forward pass above the inputs, in a fresh process (Linux only, else None).
+
+    Shapes:
+        return: one number, in megabytes (10^6 bytes)
+    Raises:
+        Nothing: None where it cannot be measured.
+    Source: VmHWM of /proc/self/status, reset by /proc/self/clear_refs.
+    Example:
+        >>> from dinat_ref.bench.shapes import SHAPES
+        >>> peak = peak_megabytes(SHAPES["tiny"][0], "gather")
+        >>> peak is None or peak >= 0
+        True
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    asked = json.dumps({"problem": asdict(problem), "name": name, "threads": torch.get_num_threads()})
+    command = [sys.executable, "-m", "dinat_ref.bench.measure", asked]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(answer.stdout) if answer.returncode == 0 else None
+
+
+def _kilobytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _child(asked: str) -> None:
+    """Run one contender and print its peak: everything that is made once is made before, on a small problem."""
+    order = json.loads(asked)
+    torch.set_num_threads(order["threads"])
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in order["problem"].items()}
+    problem = Problem(**fields)  # type: ignore[arg-type]
+    operands: list[Tensor] = problem.operands()
+    with torch.no_grad():
+        attend = CONTENDERS[order["name"]](problem)
+        if "compiled" in order["name"]:
+            attend(*operands)
+        else:
+            small = square(8, problem.heads, kernel_size=3)
+            CONTENDERS[order["name"]](small)(*small.operands())
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _kilobytes("VmRSS")
+        attend(*operands)
+    print(max(0, _kilobytes("VmHWM") - before) * 1024 / 1e6)
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1])

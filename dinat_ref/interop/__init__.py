@@ -1,0 +1,1 @@
+"""Bridges to other libraries: NATTEN's names, transformers' Dinat, PyTorch's FlexAttention."""

@@ -1,0 +1,129 @@
+# %% [markdown]
+# # 01 · Draw a window
+#
+# Self attention lets every token look at every other one. Neighborhood attention lets it look at the tokens around
+# it: a *window*. This tutorial is about that one word.
+#
+# **What you'll do:** write down the window of a token on one axis, put two axes together, and see what attention
+# makes of it.
+#
+# **What you'll need:** `pip install dinat-ref`, and what a dot product is.
+
+# %%
+import torch
+
+from dinat_ref import Neighborhood, na2d, neighborhood_weights, window
+from dinat_ref.viz.theme import new_figure
+from dinat_ref.viz.windows import draw_window
+from dinat_ref.window import picture
+
+# %% [markdown]
+# ## One axis
+#
+# Nine tokens stand in a row. The query at position 4, with `kernel_size=3`, attends itself and one neighbor on each
+# side. A window is a Python `range`, and `window.py` is the only place in this package that knows how to make one.
+
+# %%
+print(window(4, length=9, kernel_size=3), "=", list(window(4, length=9, kernel_size=3)))
+
+# %% [markdown]
+# Here are the windows of all queries at once, a row each: `Q` is the query, `#` a key that it attends.
+
+# %%
+print(picture(9, 3))
+
+# %% [markdown]
+# Look at the first and the last row. Position 0 has no left neighbor, so its window is *shifted* to the right. It is
+# not cut: every query attends exactly three keys, wherever it stands. That is a claim, and a claim can be checked for
+# every axis up to 16 tokens.
+
+# %%
+checked = 0
+for length in range(1, 17):
+    for kernel_size in range(1, length + 1):
+        for i in range(length):
+            keys = window(i, length, kernel_size)
+            assert len(keys) == kernel_size, "always kernel_size keys"
+            assert i in keys, "the query itself is one of them"
+            assert keys[0] >= 0, "nothing hangs over the left edge"
+            assert keys[-1] < length, "nothing hangs over the right edge"
+            checked += 1
+print(f"{checked} windows checked")
+
+# %% [markdown]
+# ## Two axes
+#
+# A picture has rows and columns. The neighborhood of a token is simply every row of its row window, combined with
+# every column of its column window. `Neighborhood` holds the arguments and answers questions.
+
+# %%
+neighborhood = Neighborhood((6, 8), kernel_size=3)
+print(neighborhood.neighbors((2, 3)))
+assert neighborhood.neighbors((2, 3)) == [(row, column) for row in (1, 2, 3) for column in (2, 3, 4)]
+
+# %%
+figure, grid = new_figure(1, 2, size=(8, 4))
+draw_window(neighborhood, (2, 3), grid[0, 0])
+draw_window(Neighborhood((6, 8), kernel_size=(3, 5)), (2, 3), grid[0, 1])
+figure
+
+# %% [markdown]
+# On the right the kernel has one size per axis: 3 rows by 5 columns. Every argument can be given per axis.
+#
+# ## What attention does with a window
+#
+# Attention compares a query with its keys, turns the scores into weights that sum to one, and mixes the values with
+# them:
+#
+# $$\text{out}_i = \sum_{j \,\in\, \text{window}(i)} \text{softmax}_j\big(\text{scale}\cdot\langle q_i,
+# k_j\rangle\big)\; v_j$$
+#
+# Tensors are `[batch, rows, columns, heads, head_dim]`. If all queries are zero, all scores are equal, and the output
+# is the plain mean over the window. Away from the edges that is what average pooling computes.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+value = torch.randn(1, 6, 8, 1, 1, generator=generator)
+zeros = torch.zeros_like(value)
+mean = na2d(zeros, zeros, value, kernel_size=3)[0, :, :, 0, 0]
+pooled = torch.nn.functional.avg_pool2d(value[..., 0, 0][:, None], 3, stride=1)[0, 0]
+torch.testing.assert_close(mean[1:-1, 1:-1], pooled, rtol=1e-5, atol=1e-6)
+print("inside, attention with zero queries is average pooling")
+
+# %% [markdown]
+# With queries that say something, the weights differ. `neighborhood_weights` shows them: nine numbers for each token,
+# in the order of its keys.
+
+# %%
+tokens = torch.randn(1, 6, 8, 1, 4, generator=generator)
+weights = neighborhood_weights(tokens, tokens, kernel_size=3)
+print(weights.shape)
+print([round(weight, 2) for weight in weights[0, 2, 3, 0].tolist()])
+torch.testing.assert_close(weights.sum(-1), torch.ones(1, 6, 8, 1), rtol=1e-5, atol=1e-6)
+
+# %% [markdown]
+# How can you see *which* keys an operator used, if all you have is its output? Put a 1 into one value and 0 into all
+# others: the output at a query is then exactly its weight on that key, and where the output is zero, nobody looked.
+
+# %%
+one_hot = torch.zeros(1, 6, 8, 1, 1)
+one_hot[0, 2, 3] = 1
+seen_by = na2d(tokens, tokens, one_hot, kernel_size=3)[0, :, :, 0, 0]
+print((seen_by > 0).int())
+assert {tuple(place) for place in seen_by.nonzero().tolist()} == {
+    neighborhood.coordinates(number) for number in neighborhood.attended_by((2, 3))
+}
+
+# %% [markdown]
+# ## On your own
+#
+# * Print `picture(8, 4)`. On which side of the query does an even window have more keys?
+# * What is the largest kernel an axis of 9 tokens allows? What is attention called then?
+# * In the last cell put the 1 at the corner `(0, 0)`. How many queries attend the corner, and how many does it attend?
+#   Tutorial 05 comes back to that.
+#
+# ## Further reading
+#
+# * Hassani et al., *Neighborhood Attention Transformer*, [arXiv:2204.07143](https://arxiv.org/abs/2204.07143), section
+#   3.
+# * `dinat_ref/window.py`, the definition in forty lines. Next: [02, meet the edges](02_meet_the_edges.ipynb).

@@ -1,0 +1,180 @@
+# %% [markdown]
+# # 04 · Write it five ways
+#
+# One operator, five programs. They share no code, so when they agree, that is evidence; and each shows the operator
+# from another side.
+#
+# **What you'll do:** compute the same 20 numbers by loops, by a table of indices, by sliding windows, by a mask and
+# by tiles, and look at every intermediate tensor on the way.
+#
+# **What you'll need:** [03, dilate it](03_dilate_it.ipynb), `einsum` and `Tensor.unfold`.
+
+# %%
+import math
+
+import torch
+
+from dinat_ref import Neighborhood, neighborhood_attention
+from dinat_ref.attention.tiles import axis_tiles
+from dinat_ref.viz.maps import draw_map
+from dinat_ref.viz.theme import new_figure
+
+# %% [markdown]
+# ## The example
+#
+# A map of 4 rows and 5 columns, kernel 3, one head of dimension 2. Sizes that all differ are no accident: on a square
+# map a program that mixes up rows and columns looks fine.
+
+# %%
+X, Y, D = 4, 5, 2
+neighborhood = Neighborhood((X, Y), kernel_size=3)
+generator = torch.Generator().manual_seed(4)
+query, key, value = torch.randn(3, X, Y, D, generator=generator, dtype=torch.float64).round(decimals=1)
+scale = 1 / math.sqrt(D)
+numbers = torch.arange(X * Y).reshape(X, Y)  # tokens are numbered row by row
+print(numbers)
+
+# %% [markdown]
+# ## 1. Loops: the definition
+#
+# For each token: score its neighbors, turn the scores into weights, mix the values. Follow token (0, 1), which stands
+# at the upper edge: its rows are shifted to 0, 1, 2.
+
+# %%
+token = (0, 1)
+neighbors = neighborhood.neighbors(token)
+scores = torch.stack([scale * (query[token] * key[j]).sum() for j in neighbors])
+weights = scores.exp() / scores.exp().sum()
+output_here = sum(weight * value[j] for weight, j in zip(weights, neighbors))
+print("neighbors", neighbors)
+print("scores   ", scores)
+print("weights  ", weights)
+print("output   ", output_here)
+
+# %% [markdown]
+# Do that for all tokens and you have the oracle that everything else is measured by. It takes N times K steps of
+# Python, so nobody would run it on a photo.
+
+# %%
+by_loops = torch.empty(X, Y, D, dtype=torch.float64)
+for token in neighborhood.tokens():
+    neighbors = neighborhood.neighbors(token)
+    scores = torch.stack([scale * (query[token] * key[j]).sum() for j in neighbors])
+    by_loops[token] = sum(weight * value[j] for weight, j in zip(scores.softmax(0), neighbors))
+torch.testing.assert_close(by_loops[0, 1], output_here, rtol=1e-12, atol=1e-12)
+
+# %% [markdown]
+# ## 2. Gather: a table of indices
+#
+# Write down the numbers of every token's neighbors once, as a table of N rows and K columns. Indexing with it copies
+# each query's keys side by side, and one `einsum` does all dot products. Token 1 is row 1 of the table.
+
+# %%
+indices = neighborhood.indices()  # [N, K]
+print(indices.shape)
+print(indices[[0, 1, 7, 19]])
+
+keys = key.flatten(0, 1)[indices]  # [N, K, D]
+values = value.flatten(0, 1)[indices]  # [N, K, D]
+scores = scale * torch.einsum("nd,nkd->nk", query.flatten(0, 1), keys)  # [N, K]
+weights = scores.softmax(-1)
+by_gather = torch.einsum("nk,nkd->nd", weights, values).reshape(X, Y, D)
+
+print("keys, copied", tuple(keys.shape), "from", tuple(key.shape))
+print("scores of token 1", scores[1])
+torch.testing.assert_close(by_gather, by_loops, rtol=1e-12, atol=1e-12)
+
+# %% [markdown]
+# ## 3. Unfold: sliding windows
+#
+# On an axis of 4 tokens there are only two windows of 3: 0 1 2 and 1 2 3. `Tensor.unfold` shows all of them without
+# copying. The four queries pick windows 0, 0, 1, 1: edge queries re-use the first and the last. With dilation this
+# happens on each dilation group.
+
+# %%
+print(numbers[:, 0].unfold(0, 3, 1))
+rows = torch.tensor([window.start for window in neighborhood.windows(0)])  # [X]
+columns = torch.tensor([window.start for window in neighborhood.windows(1)])  # [Y]
+print("rows start at", rows.tolist(), "columns at", columns.tolist())
+
+windows = key.unfold(0, 3, 1).unfold(1, 3, 1)  # [X - 2, Y - 2, D, 3, 3], a view
+picked = windows[rows[:, None], columns]  # [X, Y, D, 3, 3]
+print("all windows", tuple(windows.shape), "picked", tuple(picked.shape))
+scores = scale * torch.einsum("xyd,xydij->xyij", query, picked).flatten(2)  # [X, Y, K]
+values = value.unfold(0, 3, 1).unfold(1, 3, 1)[rows[:, None], columns].flatten(3)  # [X, Y, D, K]
+by_unfold = torch.einsum("xyk,xydk->xyd", scores.softmax(-1), values)
+torch.testing.assert_close(by_unfold, by_loops, rtol=1e-12, atol=1e-12)
+
+# %% [markdown]
+# ## 4. Masked: full attention with most of it forbidden
+#
+# Score *all* pairs, and set to minus infinity what is not a neighbor: exp(-inf) = 0. Three lines, any kernel, and
+# what compilers such as FlexAttention start from. But N x N scores: a photo of 600 x 512 would need some 380 GB in
+# float32.
+
+# %%
+mask = neighborhood.mask()  # [N, N]
+print(mask[[0, 1, 7]].int().reshape(3, X, Y)[1])  # what token 1 attends, as a picture
+scores = scale * query.flatten(0, 1) @ key.flatten(0, 1).T  # [N, N]
+scores = scores.masked_fill(~mask, -torch.inf)
+by_mask = (scores.softmax(-1) @ value.flatten(0, 1)).reshape(X, Y, D)
+assert mask.sum() == 20 * 9
+print(f"{mask.sum().item()} of {mask.numel()} scores are needed")
+torch.testing.assert_close(by_mask, by_loops, rtol=1e-12, atol=1e-12)
+
+figure, grid = new_figure(1, 2, size=(7.5, 3.6))
+draw_map(mask, grid[0, 0], title="mask: a row for each query")
+weights = scores.softmax(-1)
+draw_map(weights, grid[0, 1], title="weights", label="each row sums to one")
+figure
+
+# %% [markdown]
+# ## 5. Tiled: small dense pieces
+#
+# Neighbors have almost the same neighbors. Take a *tile* of 2 x 2 queries: all that they attend lies in a *slab* of
+# at most 4 x 4 keys. Between a tile and its slab, dense attention with a small mask wastes little, and matrix
+# products are what a CPU is good at. This is what `impl="auto"` runs on large maps.
+
+# %%
+for tile in axis_tiles(neighborhood, axis=1, size=2):
+    print("columns: queries", list(tile.queries), "slab of keys", list(tile.keys))
+
+by_tiles = torch.empty(X, Y, D, dtype=torch.float64)
+computed = 0
+for row in axis_tiles(neighborhood, axis=0, size=2):
+    for column in axis_tiles(neighborhood, axis=1, size=2):
+        tile = numbers[row.queries][:, column.queries].flatten()  # [T]
+        slab = numbers[row.keys][:, column.keys].flatten()  # [S]
+        scores = scale * query.flatten(0, 1)[tile] @ key.flatten(0, 1)[slab].T  # [T, S]
+        scores = scores.masked_fill(~mask[tile][:, slab], -torch.inf)
+        by_tiles.view(X * Y, D)[tile] = scores.softmax(-1) @ value.flatten(0, 1)[slab]
+        computed += scores.numel()
+print(f"{computed} scores computed, {mask.sum().item()} needed")
+torch.testing.assert_close(by_tiles, by_loops, rtol=1e-12, atol=1e-12)
+
+# %% [markdown]
+# ## And the package's own
+#
+# The files in `dinat_ref/attention/` are these five programs with everything else that the operator can do: any number
+# of axes, dilation, stride, causality, several heads, bias. They agree with what you just wrote.
+
+# %%
+for impl in ("loops", "gather", "unfold", "masked", "tiled"):
+    batch = [tensor[None, :, :, None] for tensor in (query, key, value)]  # [1, X, Y, 1, D]
+    output = neighborhood_attention(*batch, kernel_size=3, impl=impl)[0, :, :, 0]
+    difference = (output - by_loops).abs().max().item()
+    assert difference < 1e-12
+    print(f"{impl:6} agrees")
+
+# %% [markdown]
+# ## On your own
+#
+# * In part 3, replace `rows` by `torch.arange(X).clamp(max=1)`. Which test fails, and for which tokens?
+# * Give the tiles `size=1` and `size=4`. How many scores are computed in vain? When would large tiles still win?
+# * Write a sixth: shift the whole key map by each of the nine offsets and add up. What must you do at the edges?
+#
+# ## Further reading
+#
+# * Hassani et al., *Faster Neighborhood Attention*, [arXiv:2403.04690](https://arxiv.org/abs/2403.04690): tiles on a
+#   GPU.
+# * The docstrings of `dinat_ref/attention/*.py`. Next: [05, follow the gradients](05_follow_the_gradients.ipynb).

@@ -1,0 +1,132 @@
+# %% [markdown]
+# # 07 · Denoise a photo
+#
+# No weights are learned in this tutorial, and nothing is trained. One layer of neighborhood attention, told what
+# "alike" means, takes the noise out of a photograph.
+#
+# **What you'll do:** turn a classic of image processing, non-local means, into queries and keys; denoise a portrait;
+# and find out what kernel size and dilation do to it.
+#
+# **What you'll need:** [01, draw a window](01_draw_a_window.ipynb), and what a mean squared error is.
+
+# %%
+import torch
+
+from dinat_ref import Neighborhood, na2d
+from dinat_ref.analysis.attention_maps import attention_map, entropy
+from dinat_ref.analysis.photo import load_photo, patch_operands, psnr
+from dinat_ref.viz.attention import draw_attention, draw_photo
+from dinat_ref.viz.theme import new_figure
+
+# %% [markdown]
+# ## A noisy portrait
+#
+# Grace Hopper, whose team taped a computer bug with wings into its logbook, in a photo that ships with matplotlib. We
+# take 256 x 256 pixels and add noise. Quality is measured as PSNR, in decibels: 10 dB more is a tenth of the squared
+# error.
+
+# %%
+clean = load_photo()[80:336, 120:376]  # [256, 256, 3]
+generator = torch.Generator().manual_seed(0)
+noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator)
+print(f"noisy: {psnr(noisy, clean):.1f} dB")
+
+# %% [markdown]
+# ## Averaging blurs
+#
+# Noise averages out. The mean over a 7 x 7 window has a 49th of its variance; but it also has the eyes of the
+# neighbors in it. Attention with zero queries *is* that mean.
+
+# %%
+pixels = noisy[None, :, :, None]  # [1, X, Y, heads = 1, 3]
+zeros = torch.zeros_like(pixels)
+for kernel_size in (3, 5, 7, 13):
+    mean = na2d(zeros, zeros, pixels, kernel_size)[0, :, :, 0]
+    print(f"mean over {kernel_size:2} x {kernel_size:2}: {psnr(mean, clean):.1f} dB")
+blurred = na2d(zeros, zeros, pixels, 13)[0, :, :, 0]
+
+# %% [markdown]
+# ## Attend to what looks alike
+#
+# Better: average a pixel with those that *look like* it. Describe pixel i by the patch of 3 x 3 pixels around it, a
+# vector f of 27 numbers, and weigh neighbor j by
+#
+# $$w_{ij} \propto \exp\Big(-\frac{|f_i - f_j|^2}{2h^2}\Big)$$
+#
+# That is a softmax of scores, and the scores are dot products in disguise. Multiply out:
+# $-|f_i|^2 + 2\langle f_i, f_j\rangle - |f_j|^2$. The first term is the same for all neighbors, so the softmax drops
+# it. The rest is the dot product of $(f_i, 1)$ with $(f_j, -|f_j|^2/2)$, over $h^2$. So one appended number turns a
+# distance into attention. That is all `patch_operands` does.
+
+# %%
+query, key = patch_operands(noisy, patch_size=3, strength=0.4)
+print("query", tuple(query.shape), "key", tuple(key.shape))
+
+patch = query[0, ..., 0, :-1] * 0.4**2
+difference = (patch[100, 100] - patch[103, 98]).square().sum() - (patch[100, 100] - patch[99, 100]).square().sum()
+scores = [query[0, 100, 100, 0] @ key[0, i, j, 0] for i, j in ((103, 98), (99, 100))]
+torch.testing.assert_close(scores[0] - scores[1], -difference / (2 * 0.4**2), rtol=1e-3, atol=1e-3)
+print("the difference of two scores is the difference of two squared distances")
+
+# %%
+denoised = na2d(query, key, pixels, kernel_size=13, scale=1.0)[0, :, :, 0]
+print(f"mean {psnr(blurred, clean):.1f} dB, attention {psnr(denoised, clean):.1f} dB, with the same 169 keys")
+assert psnr(denoised, clean) > psnr(noisy, clean) + 7
+assert psnr(denoised, clean) > psnr(blurred, clean) + 3
+
+# %%
+figure, grid = new_figure(1, 3, size=(8, 2.5))
+names = [f"noisy, {psnr(noisy, clean):.1f} dB", f"13 x 13 mean, {psnr(blurred, clean):.1f} dB"]
+names.append(f"13 x 13 attention, {psnr(denoised, clean):.1f} dB")
+for axes, image, name in zip(grid.flat, (noisy, blurred, denoised), names):
+    draw_photo(image[70:200, 40:200].numpy(), axes, title=name)
+figure
+
+# %% [markdown]
+# ## Where the attention goes
+#
+# The weights of three pixels, in multiples of 1/169, which each key would get if all were alike. In flat skin the
+# weight is spread widely. On the rim of the glasses it stays on the rim: an edge averages with the edge, and remains
+# one.
+
+# %%
+places = {"forehead": (76, 135), "rim of the glasses": (103, 108), "cheek": (165, 95)}
+neighborhood = Neighborhood((256, 256), 13)
+figure, grid = new_figure(1, 3, size=(9.5, 3))
+for axes, (name, token) in zip(grid.flat, places.items()):
+    weights = attention_map(query, key, token, kernel_size=13, scale=1.0)[0, 0]
+    second = 169 * weights.flatten().sort().values[-2].item()  # the end of the colour scale
+    draw_attention(noisy.mean(-1).numpy(), weights.numpy(), neighborhood, token, axes, title=name, largest=second)
+    print(f"{name:20} looks at {entropy(weights.flatten()).exp().item():5.1f} of 169 keys, effectively")
+figure
+
+# %% [markdown]
+# ## What k and d do
+#
+# A larger window finds more lookalikes. Dilation spreads the same number of keys over a wider area, and here that
+# loses: a photo's best lookalikes are near. In a network, dilation pays for another reason. A deep layer does not
+# want the nearest 49 tokens again, it wants to know about the rest of the picture.
+
+# %%
+result = {}
+for kernel_size, dilation in ((3, 1), (7, 1), (13, 1), (7, 2), (7, 4), (7, 8)):
+    output = na2d(query, key, pixels, kernel_size, dilation=dilation, scale=1.0)[0, :, :, 0]
+    result[kernel_size, dilation] = psnr(output, clean)
+    print(f"kernel {kernel_size:2}, dilation {dilation}: {result[kernel_size, dilation]:.1f} dB")
+assert result[3, 1] < result[7, 1] < result[13, 1]
+assert result[7, 1] > result[7, 2] > result[7, 4] > result[7, 8]
+
+# %% [markdown]
+# ## On your own
+#
+# * `strength` is h. Plot the PSNR over h from 0.2 to 0.8. What is the limit for very small h, and for very large?
+# * Denoise twice: take patches from the *denoised* photo, pixels from the noisy one. Why does that help?
+# * `dinat-ref tour` does the same with all 307,200 pixels. Which formulation can it not use, and why? Tutorial 04 has
+#   the numbers.
+#
+# ## Further reading
+#
+# * Buades, Coll & Morel, *A non-local algorithm for image denoising*, CVPR 2005.
+# * Wang et al., *Non-local neural networks*, [arXiv:1711.07971](https://arxiv.org/abs/1711.07971): from there to
+#   attention.
+# * Next: [08, grow a receptive field](08_grow_a_receptive_field.ipynb).

@@ -1,0 +1,115 @@
+"""Turn the tutorials into notebooks: run each NN_verb_object.py and write what it shows into the .ipynb beside it.
+
+    python tutorials/build.py               all of them
+    python tutorials/build.py 03 08         only these
+    python tutorials/build.py --check 01    run again, write nothing, compare what is printed; exit 1 if it differs
+
+The .py is the source: notebooks are never edited. They hold no execution times and no widget state. Needs
+pip install 'dinat-ref[tutorials]'.
+"""
+
+import argparse
+import base64
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from dinat_ref.command import show_progress, whole_file
+
+HERE = Path(__file__).resolve().parent
+
+
+def sources(numbers: list[str]) -> list[Path]:
+    """Find the tutorials by their numbers; all of them without any."""
+    return [path for path in sorted(HERE.glob("[0-9][0-9]_*.py")) if not numbers or path.name[:2] in numbers]
+
+
+def execute(source: Path) -> Any:
+    """Run a tutorial in a kernel of its own, in its own folder: a notebook with outputs and nothing that changes."""
+    import jupytext
+    from nbclient import NotebookClient
+
+    notebook = jupytext.read(source)
+    folder = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=300, resources=folder, record_timing=False).execute()
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell["metadata"] = {}
+        if cell["cell_type"] == "code":
+            cell["outputs"] = merged(cell["outputs"])
+    return notebook
+
+
+def merged(outputs: list[Any]) -> list[Any]:
+    """Join what was printed in pieces; how a stream is cut into pieces depends on the machine's load."""
+    result: list[Any] = []
+    for output in outputs:
+        if result and output["output_type"] == "stream" == result[-1]["output_type"]:
+            result[-1]["text"] += output["text"]
+        else:
+            result.append(output)
+    return result
+
+
+def thumbnail(notebook: Any, width: int = 240) -> bytes | None:
+    """Shrink the first picture of a notebook to a PNG for the list of tutorials; None where there is no picture."""
+    from PIL import Image
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
+                small = picture.resize((width, width * picture.height // picture.width), Image.Resampling.LANCZOS)
+                buffer = io.BytesIO()
+                small.save(buffer, format="PNG", optimize=True)
+                return buffer.getvalue()
+    return None
+
+
+def printed(notebook: Any) -> list[str]:
+    """List what the cells of a notebook print."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["text"] for output in outputs if output["output_type"] == "stream"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Build or check notebooks: exit status 0 when all is well, 1 when --check finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", nargs="*", metavar="NN", help="tutorials, by number; all by default")
+    parser.add_argument("--check", action="store_true", help="write nothing, compare what is printed")
+    args = parser.parse_args(argv)
+    try:
+        import ipykernel  # noqa: F401
+        import jupytext  # noqa: F401
+        import nbformat
+    except ImportError as error:
+        parser.error(f"{error.name} is missing; install it with: pip install 'dinat-ref[tutorials]'")
+
+    different = []
+    chosen = sources(args.numbers)
+    for number, source in enumerate(chosen, start=1):
+        show_progress(f"{source.stem} ({number} of {len(chosen)})")
+        notebook, target = execute(source), source.with_suffix(".ipynb")
+        if args.check:
+            if printed(nbformat.read(target, as_version=4)) != printed(notebook):
+                different.append(target.name)
+        else:
+            with whole_file(target) as temporary:
+                nbformat.write(notebook, temporary)
+            if (small := thumbnail(notebook)) is not None:
+                with whole_file(HERE / "thumbnails" / f"{source.stem}.png") as temporary:
+                    temporary.write_bytes(small)
+    show_progress("")
+    for name in different:
+        print(f"prints something else now: {name}", file=sys.stderr)
+    print(f"{len(chosen)} notebooks {'checked' if args.check else 'written'}")
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
