@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     wanted = [name for name in args.only.split(",") if name]
 
-    own = formulations() | {"flex_attention, right mask": flex()}
+    own = formulations() | {"flex_attention with a right mask": flex()}
     entries = {name: (kernel, "dinat_ref" if name in FORMULATIONS else "torch") for name, kernel in own.items()}
     missing = []
     for name, peer in PEERS.items():

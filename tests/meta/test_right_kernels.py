@@ -46,11 +46,11 @@ def kernels() -> dict[str, Kernel]:
     return found | {"dense": Kernel(DenseKernel(), FULL), "split": split_form(), "flex": flex()}
 
 
-def accept(kernel: Kernel, seeds: int = SEEDS) -> None:
-    """Pose new random problems for each seed to every random check."""
+def accept(kernel: Kernel, seeds: int = SEEDS, known: tuple[str, ...] = ()) -> None:
+    """Pose new random problems for each seed to every random check but those known to fail."""
     posed = 0
     for check in select(None):
-        if check.enumerate is not None or check.skips(kernel) is not None:
+        if check.enumerate is not None or check.skips(kernel) is not None or check.id in known:
             continue
         for seed in range(seeds):
             for problem in random_problems(seed, check.id, kernel.supports, check.wish or Wish(), DRAWS):
@@ -102,6 +102,9 @@ def test_natten_is_accepted_but_for_its_scale():
         checks=checks,
     )
     report.raise_for_failures()
+    kernel = PEERS["natten"].make()
+    kernel.supports = replace(kernel.supports, ndim={1, 2})
+    accept(kernel, known=("N19-scale-zero",))
 
 
 @pytest.mark.parametrize(
