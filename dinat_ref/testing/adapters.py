@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 
 from dinat_ref.testing.kernel import Kernel
@@ -60,7 +61,8 @@ def from_split(
         ...     query, key = query.movedim(1, -2), key.movedim(1, -2)
         ...     return neighborhood_qk(query, key, kernel_size, 1, dilation, scale=1.0).movedim(-2, 1)
         >>> def av(weights, value, kernel_size, dilation):
-        ...     return neighborhood_av(weights.movedim(1, -2), value.movedim(1, -2), kernel_size, 1, dilation).movedim(-2, 1)
+        ...     weights, value = weights.movedim(1, -2), value.movedim(1, -2)
+        ...     return neighborhood_av(weights, value, kernel_size, 1, dilation).movedim(-2, 1)
         >>> x = torch.arange(5.0).reshape(1, 5, 1, 1)
         >>> from_split(qk, av)(torch.zeros_like(x), x, x, kernel_size=(3,), dilation=(1,)).flatten()
         tensor([1., 1., 2., 3., 3.])
@@ -86,6 +88,8 @@ def from_split(
         **causal: Any,
     ) -> Any:
         ndim = query.ndim - 3
+        if (additional_keys is None) != (additional_values is None):
+            raise ValueError("additional_keys and additional_values must be given together")
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         first = [tensor.movedim(-2, 1) for tensor in (query * scale, key, value)]  # [B, H, *layout, D]
         where = (single(kernel_size), single(dilation))
@@ -186,8 +190,10 @@ def from_flex(factory: Function) -> Function:
         count = tensors[0].shape[2]
         block_mask = create_block_mask(factory(layout, **arguments), None, None, count, count, device=query.device.type)
         gqa = query.shape[-2] != key.shape[-2]
-        options: dict[str, Any] = {"return_aux": AuxRequest(lse=True)} if return_lse else {}
-        result = flex_attention(*tensors, block_mask=block_mask, scale=scale, enable_gqa=gqa, **options)
+        options: dict[str, Any] = {"block_mask": block_mask, "scale": scale, "enable_gqa": gqa}
+        options |= {"return_aux": AuxRequest(lse=True)} if return_lse else {}
+        attend: Any = flex_attention
+        result = attend(*tensors, **options)
         output = result[0] if return_lse else result
         output = output.transpose(1, 2).unflatten(1, layout)
         return (output, result[1].lse.transpose(1, 2).unflatten(1, layout)) if return_lse else output
@@ -219,7 +225,7 @@ def from_arrays(function: Function, to: Callable[[Tensor], Any] | None = None) -
         if isinstance(array, (tuple, list)):
             return tuple(back(part) for part in array)
         if to is not None:
-            return torch.from_dlpack(array)
+            return torch.utils.dlpack.from_dlpack(array)
         import numpy
 
         return torch.from_numpy(numpy.array(array))  # a copy: NumPy's may be read-only

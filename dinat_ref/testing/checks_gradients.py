@@ -148,7 +148,8 @@ def support(kernel: Kernel, problem: Problem) -> None:
         (found,) = torch.autograd.grad(output, [inputs.value], grad, retain_graph=True)
         got = found.flatten(1, -3).abs().sum((0, 2, 3)).cpu() > 0
         if bool((got ^ expected[row]).any()):
-            counts = f"{int(got.sum())} values, {int((got & expected[row]).sum())} of the {int(expected[row].sum())} in its window"
+            inside = f"{int((got & expected[row]).sum())} of the {int(expected[row].sum())}"
+            counts = f"{int(got.sum())} values, {inside} in its window"
             raise Wrong(f"the gradient of query {row} reaches {counts}")
 
 

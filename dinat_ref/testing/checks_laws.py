@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from dinat_ref.attention import merge_attentions
+from dinat_ref.attention.operands import every
 from dinat_ref.testing.drawing import Wish
 from dinat_ref.testing.kernel import Kernel, Moot
 from dinat_ref.testing.problem import Inputs, Problem
@@ -188,17 +189,19 @@ def translation(kernel: Kernel, problem: Problem) -> float:
     back = tuple(slice(shift, None) for shift in shifts)
     one, other = (run(kernel, problem, cut(inputs, index)) for index in (front, back))
     first, second = problem.neighborhood, longer.neighborhood
-    common = []  # tokens of the back crop whose window in the whole layout is the crop's, moved; in both crops
+    common: list[
+        list[int]
+    ] = []  # tokens of the back crop whose window in the whole layout is the crop's, moved; in both crops
     for axis, shift in enumerate(shifts):
         keep = []
         for i, keys in enumerate(first.windows(axis)):
-            if i - shift >= 0 and [key + shift for key in first.windows(axis)[i - shift]] == list(keys):
-                if list(second.windows(axis)[i]) == list(keys):
-                    keep.append(i)
+            moved = i >= shift and [key + shift for key in first.windows(axis)[i - shift]] == list(keys)
+            if moved and list(second.windows(axis)[i]) == list(keys):
+                keep.append(i)
         common.append(keep)
     if not all(common):
         raise Moot("the law does not apply")
     here = torch.meshgrid(*(torch.tensor(keep) for keep in common), indexing="ij")
     there = [index - shift for index, shift in zip(here, shifts, strict=True)]
-    got, wanted = one[(slice(None), *here)], other[(slice(None), *there)]
+    got, wanted = one[every(*here)], other[every(*there)]
     return Yardstick(longer, inputs).agree("moved by a stride, the output", got, wanted)

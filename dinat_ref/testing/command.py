@@ -1,4 +1,4 @@
-"""``dinat-ref verify``: the door for continuous integration. Exit status 0 passed, 1 a check failed, 2 could not run."""
+"""``dinat-ref verify``, for continuous integration: exit status 0 passed, 1 a check failed, 2 could not run."""
 
 import argparse
 import importlib
@@ -144,8 +144,8 @@ def read_target(args: argparse.Namespace) -> tuple[Kernel, str]:
     if args.mask_mod:
         return from_mask_mod(load(args.mask_mod), supports, args.device), args.mask_mod
     if args.qk:
-        pair = [load_by_axes(path, supports) for path in (args.qk, args.av)]
-        return Kernel(from_split(*pair, legacy=args.legacy), supports, device=args.device), f"{args.qk} {args.av}"
+        qk, av = (load_by_axes(path, supports) for path in (args.qk, args.av))
+        return Kernel(from_split(qk, av, args.legacy), supports, device=args.device), f"{args.qk} {args.av}"
     function = load(args.target)
     if args.arrays:
         function = from_arrays(function, None if args.arrays == "numpy" else load(args.arrays))

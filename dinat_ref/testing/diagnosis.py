@@ -16,6 +16,8 @@ from dinat_ref.testing.report import Result
 
 FAILING = 0.7  # share of the failing problems on which a known bug must do the same, to be named
 
+LONG = 500  # tokens above which only the bugs are tried that the check is there to find
+
 
 def observe(kernel: Kernel, problem: Problem, kind: str) -> list[Tensor] | str:
     """What a kernel does on a problem: tensors, or in words how it failed.
@@ -98,10 +100,13 @@ def diagnose(kernel: Kernel, result: Result) -> str | None:
         return max(fitting, key=lambda entry: len(entry.symptom)).diagnosis if fitting else None
     failing, passing = result.evidence
     mine: dict[Problem, Any] = {problem: observe(kernel, problem, kind) for problem in failing + passing}
+    long = any(problem.neighborhood.num_tokens > LONG for problem in mine)
     best: tuple[float, str] | None = None
     for entry in CORPUS.values():
         if not entry.looks_like or not (result.id in entry.found_by or entry.found_by[0][0] == kind):
             continue
+        if long and entry.found_by[0] != result.id:
+            continue  # dense masks of thousands of tokens
         suspect = Kernel(entry.function, kernel.supports, device=kernel.device)
         suspect.cache = entry.cache  # its windows, remembered from one diagnosis to the next
         if failing and not same(mine[failing[0]], observe(suspect, failing[0], kind)):

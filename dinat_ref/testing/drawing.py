@@ -128,7 +128,7 @@ def draw_problem(choose: Chooser, supports: Supports, wish: Wish | None = None) 
     limit = (wish.max_kernel, min(wish.max_kernel, 4), min(wish.max_kernel, 3))[min(ndim, 3) - 1]
     sizes = [k for k in range(1, limit + 1) if (k % 2 or supports.even) and (wish.even is not False or k % 2)]
     sizes = [k for k in sizes if wish.even is not True or k % 2 == 0] or sizes
-    axes = []
+    axes: list[Any] = []
     for _ in range(ndim):
         kernel_size = choose.among(sizes)
         dilation = choose.integer(1, 3 if ndim < 3 else 2) if dilated and math.prod(a[0] for a in axes) < 30 else 1

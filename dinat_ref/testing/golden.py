@@ -49,9 +49,9 @@ def golden_problems() -> Iterator[tuple[str, Problem]]:
         if max(problem.layout) <= 6:
             yield "window", problem
     for axes in zip(MIXED, MIXED[1:] + MIXED[:1], strict=True):
-        problem = combine(axes, supports)
-        if problem is not None:
-            yield "window", problem
+        mixed = combine(axes, supports)
+        if mixed is not None:
+            yield "window", mixed
     yield from (("window", problem) for problem in list(product_problems(3, supports, "quick"))[-9:])
     for dtype in ("f32", "f64", "f16"):  # NumPy has no bfloat16
         for problem in random_problems(0, f"golden {dtype}", supports, Wish(dtype=dtype, scale=None), 20):
@@ -128,12 +128,12 @@ def check(directory: Path | str) -> Report:
     Example:
         >>> check("nowhere")
         Traceback (most recent call last):
-        dinat_ref.command.CommandError: no golden vectors in nowhere: manifest.json is missing (write them with --export)
+        dinat_ref.command.CommandError: no golden vectors in nowhere: manifest.json is missing (--export writes them)
     """
     directory = Path(directory)
     path = directory / "manifest.json"
     if not path.is_file():
-        raise CommandError(f"no golden vectors in {directory}: manifest.json is missing (write them with --export)")
+        raise CommandError(f"no golden vectors in {directory}: manifest.json is missing (--export writes them)")
     try:
         manifest = json.loads(path.read_text())
         cases = manifest["cases"]
@@ -169,8 +169,8 @@ def _compare(directory: Path, case: dict[str, Any]) -> Result:
                 if part in got.files or part == "output":
                     if part not in got.files:
                         raise Wrong(f"{answer.name} has no array named output")
-                    arrays = (torch.from_numpy(numpy.asarray(source[part], dtype="float64")) for source in (got, exact))
-                    result.worst = max(result.worst, demand(f"the {part}", *arrays, case[f"{part}_budget"]))
+                    have, want = (torch.from_numpy(source[part].astype("float64")) for source in (got, exact))
+                    result.worst = max(result.worst, demand(f"the {part}", have, want, case[f"{part}_budget"]))
         result.verdict = "passed"
     except Wrong as error:
         result.verdict, result.failing, result.message, result.worst = "failed", 1, str(error), error.multiple

@@ -13,7 +13,7 @@ from dinat_ref.testing.supports import Supports
 LAYOUTS = ("heads_last", "heads_first")
 
 
-class Wrong(AssertionError):
+class Wrong(AssertionError):  # noqa: N818 (a finding)
     """What a check found on one problem, in words.
 
     Shapes:
@@ -39,7 +39,7 @@ class Wrong(AssertionError):
         self.multiple, self.expected, self.got = multiple, expected, got
 
 
-class Moot(Exception):
+class Moot(Exception):  # noqa: N818 (no error)
     """A problem that a check cannot judge: its law does not hold there, or another check reports what is wrong.
 
     Shapes:
@@ -75,6 +75,7 @@ class Kernel:
     layout: str = "heads_last"
     device: str = "cpu"
     windows_only: bool = False
+    declared: Supports | None = None  # what decides the arguments, where supports was narrowed for the problems
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,8 +85,8 @@ class Kernel:
 
     def arguments(self, problem: Problem, return_lse: bool = False) -> dict[str, Any]:
         """The arguments beside the tensors; those that the kernel does not have are left out."""
-        supports, arguments = self.supports, {"kernel_size": problem.kernel_size}
-        given: dict[str, Any] = arguments  # one dictionary, typed loosely
+        supports = self.declared or self.supports
+        given: dict[str, Any] = {"kernel_size": problem.kernel_size}
         for name, has in (("stride", supports.stride), ("dilation", supports.dilation)):
             if has:
                 given[name] = getattr(problem, name)
@@ -152,9 +153,9 @@ class Kernel:
         width = one_hot_width(self.supports, count)
         batch = -(-count // width)
         head_dim = width if self.supports.head_dims is not None or not self.supports.head_dim_v else 1
-        kwargs = {"dtype": problem.dtype, "device": self.device}
-        query = torch.zeros((batch, *problem.layout, 1, head_dim), **kwargs)  # type: ignore[arg-type]
-        hot = torch.eye(batch * width, **kwargs)[:count]  # type: ignore[arg-type]  # [N, batch * width]
+        kwargs: dict[str, Any] = {"dtype": problem.dtype, "device": self.device}
+        query = torch.zeros((batch, *problem.layout, 1, head_dim), **kwargs)
+        hot = torch.eye(batch * width, **kwargs)[:count]  # [N, batch * width]
         value = hot.unflatten(1, (batch, width)).transpose(0, 1)  # [batch, N, width]
         value = value.unflatten(1, problem.layout).unsqueeze(-2).contiguous()  # [batch, *layout, 1, width]
         with torch.no_grad():

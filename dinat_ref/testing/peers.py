@@ -48,9 +48,9 @@ class Peer:
 
 
 def natten_takes(problem: Problem) -> bool:
-    """NATTEN takes: kernel sizes above 1, and no causal axis that its window fills while it is the only axis."""
+    """NATTEN takes: kernel sizes above 1, no lone causal axis that is filled, no strided tensors with extra keys."""
     filled = problem.ndim == 1 and all(problem.is_causal) and problem.kernel_size == problem.layout
-    return min(problem.kernel_size) > 1 and not filled
+    return min(problem.kernel_size) > 1 and not filled and not (problem.strided and problem.extra_keys)
 
 
 def natten() -> Kernel:

@@ -32,13 +32,14 @@ def draw_windows(problem: Problem, expected: Tensor, got: Tensor | None) -> str:
         Nothing.
     Source: the project's own.
     Example:
-        >>> mask = problem_mask = Problem("1d 3 k2 d1 h1 e1 f32 seed0").neighborhood.mask()
-        >>> print(draw_windows(Problem("1d 3 k2 d1 h1 e1 f32 seed0"), mask, mask.flip(0)))
+        >>> problem = Problem("1d 3 k2 d1 h1 e1 f32 seed0")
+        >>> mask = problem.neighborhood.mask()
+        >>> print(draw_windows(problem, mask, mask.flip(0)))
         Q the query  # a key  . not attended  ! the query, not attended by itself
-        expected         kernel
-        0  Q # .         0  ! # #
-        1  # Q .         1  # Q .
-        2  . # Q         2  # # !
+        expected       kernel
+        0  Q # .       0  ! # #
+        1  # Q .       1  # Q .
+        2  . # Q       2  # # !
     """
     if got is None or got.shape != expected.shape:
         got = None

@@ -2,7 +2,7 @@
 
 The line is a list of words, and what it does not say has its usual value::
 
-    2d 4x3 k3 d1 h1 e1 f32 seed7                       a 4 x 3 layout, kernel_size 3 on both axes, one head of one number
+    2d 4x3 k3 d1 h1 e1 f32 seed7                       a 4 x 3 layout, kernel_size 3, one head of one number
     1d 9 k4 s2 d2 causal h6 hkv2 e5 ev3 bf16 seed0     stride, dilation, causality, 6 heads over 2, head_dim_v 3
 
 The tensors follow from the seed, so that a line says everything about a failure.

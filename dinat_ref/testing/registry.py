@@ -3,7 +3,7 @@
 An id never changes its meaning and is never given to another check: ``expected_failures`` and old reports rely on it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dinat_ref.testing.drawing import Wish, random_problems
@@ -112,7 +112,7 @@ def check(
     return enter
 
 
-def select(names: list[str] | tuple[str, ...] | None) -> list[Check]:
+def select(names: Sequence[str] | None) -> list[Check]:
     """The checks whose ids are, or start with, one of the names; all of them for None, in the order of the report.
 
     Shapes:

@@ -49,7 +49,7 @@ def as_html(report: Report) -> str:
     ]
     if report.narrowed:
         known = ", ".join(f"{name} ({id})" for name, id in report.narrowed.items())
-        parts.append(f"<p>Wrong already, so left out of the checks after W: {escape(known)}.</p>")
+        parts.append(f"<p>Wrong already, so left out of the checks after it: {escape(known)}.</p>")
     if report.diagnoses:
         items = (
             f"<li><b>{escape(words)}</b> ({escape(', '.join(ids))})</li>" for words, ids in report.diagnoses.items()

@@ -32,8 +32,10 @@ def simpler(problem: Problem) -> Iterator[Problem]:
             if least <= value < getattr(problem, name):
                 yield problem.but(**{name: value})
     if problem.heads > 1:
-        yield problem.but(heads=problem.heads // problem.heads_kv, heads_kv=1)
-        yield problem.but(heads=problem.heads_kv)
+        if problem.heads_kv > 1:
+            yield problem.but(heads=problem.heads // problem.heads_kv, heads_kv=1)
+        if problem.heads > problem.heads_kv:
+            yield problem.but(heads=problem.heads_kv)
     for name, usual in (("rpb", False), ("scale", None), ("strided", False), ("seed", 0)):
         if getattr(problem, name) != usual:
             yield problem.but(**{name: usual})
@@ -55,7 +57,7 @@ def simpler(problem: Problem) -> Iterator[Problem]:
             length_, kernel_, stride_, dilation_, _ = change
             legal = min(kernel_, stride_, dilation_) >= 1 and kernel_ * dilation_ <= length_ and stride_ <= kernel_
             if legal and change != axes[index]:
-                yield rebuilt(axes[:index] + [change] + axes[index + 1 :])
+                yield rebuilt([*axes[:index], change, *axes[index + 1 :]])
 
 
 def size(problem: Problem) -> tuple[float, ...]:

@@ -72,7 +72,7 @@ class Supports:
     def __post_init__(self) -> None:
         """Check what was declared and bring the dtypes to their short names."""
         axes = (self.ndim,) if isinstance(self.ndim, int) else tuple(sorted(self.ndim))
-        if not axes or not all(isinstance(n, int) and 1 <= n for n in axes):
+        if not axes or not all(isinstance(n, int) and n >= 1 for n in axes):
             raise ValueError(f"ndim must list numbers of axes, each at least 1, got {self.ndim!r}")
         names = [str(dtype).removeprefix("torch.") for dtype in self.dtypes]
         names = [NAMES.get(name, name) for name in names]

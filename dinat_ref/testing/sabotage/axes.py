@@ -146,7 +146,7 @@ class ThirdAxisClipped(DenseKernel):
     def build_mask(self, neighborhood: Neighborhood) -> tuple[Tensor, Tensor]:
         """Drop the keys farther than k // 2 on the first axis."""
         mask, padded = super().build_mask(neighborhood)
-        length, k, s, d, causal = neighborhood.axes[0]
+        _, k, s, d, causal = neighborhood.axes[0]
         if neighborhood.ndim == 3 and not causal and s == 1:
             first = torch.tensor([token[0] for token in neighborhood.tokens()])
             near = (first[None] - first[:, None]).abs() <= k // 2 * d

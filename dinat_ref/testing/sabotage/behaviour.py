@@ -131,10 +131,10 @@ class StridesIgnored(DenseKernel):
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **arguments: Any) -> Any:
         """Walk the memory in order."""
-        tensors = [
+        query, key, value = (
             tensor.as_strided(tensor.shape, torch.empty(tensor.shape).stride()) for tensor in (query, key, value)
-        ]
-        return super().__call__(*tensors, *args, **arguments)
+        )
+        return super().__call__(query, key, value, *args, **arguments)
 
 
 @sabotage("D02-strided-inputs", looks_like="strided tensors crash in .view", seen_in="NATTEN #238", symptom="view size")

@@ -16,13 +16,13 @@ class ChangeGradient(torch.autograd.Function):
     """The identity, with a gradient changed by a function."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, change: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tensor: Tensor, change: Any) -> Tensor:
         """Pass the tensor on."""
         ctx.change = change
         return tensor.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         """Change its gradient."""
         return ctx.change(grad), None
 
@@ -109,13 +109,13 @@ class NoSecondDerivative(torch.autograd.Function):
     """A product whose backward is opaque: its own derivative is silently zero."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weights: Tensor, values: Tensor) -> Tensor:
         """Multiply."""
         ctx.save_for_backward(weights, values)
         return weights @ values
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         """Right, but for the graph: the saved tensors are taken as constants."""
         weights, values = (tensor.detach() for tensor in ctx.saved_tensors)
         return grad @ values.mT, weights.mT @ grad
@@ -135,13 +135,13 @@ class OtherMask(torch.autograd.Function):
     """The identity on weights, whose gradient is cut to another mask."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weights: Tensor, mask: Tensor) -> Tensor:
         """Pass the weights on."""
         ctx.save_for_backward(mask)
         return weights.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         """Drop what the inverse window does not reach."""
         (mask,) = ctx.saved_tensors
         return grad * mask, None
@@ -251,13 +251,13 @@ class OverwritesSaved(torch.autograd.Function):
     """A product whose backward uses its saved tensor as scratch space."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weights: Tensor, values: Tensor) -> Tensor:
         """Multiply."""
         ctx.scratch, ctx.values = weights.detach().clone(), values.detach()
         return weights @ values
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         """Right the first time."""
         to_values = ctx.scratch.mT @ grad
         ctx.scratch.mul_(0.5)

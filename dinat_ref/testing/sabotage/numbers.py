@@ -179,7 +179,7 @@ class GroupedHeadsModulo(DenseKernel):
     """Query head h reads key head h mod Hkv."""
 
     def heads(self, tensor: Tensor, group_size: int) -> Tensor:
-        """repeat instead of repeat_interleave."""
+        """Use repeat instead of repeat_interleave."""
         return tensor.transpose(1, 2).repeat(1, group_size, 1, 1)
 
 

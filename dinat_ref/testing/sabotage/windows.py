@@ -193,7 +193,7 @@ class CausalLedByCentre(DenseKernel):
     """The causal leader is the central query instead of the last one."""
 
     def axis_window(self, i: int, length: int, k: int, s: int, d: int, causal: bool) -> Iterable[int]:
-        """s // 2 for s - 1."""
+        """Put s // 2 for s - 1."""
         if not causal:
             return window(i, length, k, s, d, causal)
         g, m, n = group_of(i, length, d)
@@ -301,7 +301,7 @@ class EvenKernelTooWide(DenseKernel):
     """The centre is clamped to k // 2 from both edges, and k // 2 keys are taken on both sides of it."""
 
     def axis_window(self, i: int, length: int, k: int, s: int, d: int, causal: bool) -> Iterable[int]:
-        """k + 1 keys for even k."""
+        """Take k + 1 keys for even k."""
         if causal or s > 1 or k % 2:
             return window(i, length, k, s, d, causal)
         g, m, n = group_of(i, length, d)
@@ -315,7 +315,7 @@ class EvenKernelRoundedDown(DenseKernel):
     """An even kernel size is accepted and k - 1 used."""
 
     def axis_window(self, i: int, length: int, k: int, s: int, d: int, causal: bool) -> Iterable[int]:
-        """k - 1 keys."""
+        """Take k - 1 keys."""
         smaller = k - 1 if k % 2 == 0 else k
         return window(i, length, smaller, min(s, smaller), d, causal)
 

@@ -1,0 +1,179 @@
+"""check_kernel and its report."""
+
+import json
+import os
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from dinat_ref import na1d, na2d, neighborhood_attention
+from dinat_ref.testing import Kernel, KernelFailure, Supports, check_kernel, parametrize_with_checks
+from dinat_ref.testing.plain import plain_attention
+from dinat_ref.testing.problem import Problem
+from dinat_ref.testing.registry import CHECKS, KINDS
+from dinat_ref.testing.report_html import as_html
+from dinat_ref.testing.sabotage import CORPUS
+from dinat_ref.testing.strategies import BoundCheck
+
+LEAN = CORPUS["even_kernel_leans_right"].function
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_oracle_is_the_definition(seed):
+    problem = Problem(f"2d 5x4 k3x2 s2x1 d1x2 causal0x1 h4 hkv2 e3 ev5 extra2 rpb f64 seed{seed}")
+    inputs = problem.inputs()
+    tensors = (inputs.query, inputs.key, inputs.value)
+    where = (problem.kernel_size, problem.stride, problem.dilation, problem.is_causal, None)
+    extra = (inputs.additional_keys, inputs.additional_values)
+    wanted = neighborhood_attention(*tensors, *where, *extra, rpb=inputs.rpb, return_lse=True, impl="loops")
+    for got, exact in zip(plain_attention(problem, inputs), wanted, strict=True):
+        torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_a_failure_shows_the_smallest_case_and_says_what_it_looks_like():
+    report = check_kernel(LEAN, supports=Supports(ndim={1}), checks=["W"])
+    result = report["W12-even-kernels"]
+    assert not report.passed
+    assert result.verdict == "failed"
+    assert Problem(result.problem).layout == (3,)
+    assert "expected" in result.drawing
+    assert "leans right" in result.looks_like
+    assert result.problem in str(report)
+    with pytest.raises(KernelFailure, match="even kernel leans right"):
+        report.raise_for_failures()
+
+
+def test_failures_of_random_checks_are_shrunk():
+    def shifts_values(query, key, value, kernel_size, **arguments):
+        output = na1d(query, key, value, kernel_size, **arguments)
+        return output + 1.0 if isinstance(output, torch.Tensor) and query.shape[-2] > 1 else output
+
+    result = check_kernel(shifts_values, supports=Supports(ndim={1}), checks=["N01"])["N01-float32"]
+    problem = Problem(result.problem)
+    assert (problem.heads, problem.batch, problem.head_dim, problem.layout) == (2, 1, 1, (1,))
+
+
+def test_expected_failures_are_no_failures_and_unexpected_passes_are():
+    expected = {"W12-even-kernels": "known"}
+    report = check_kernel(LEAN, supports=Supports(ndim={1}), checks=["W11", "W12"], expected_failures=expected)
+    assert report.passed
+    assert report["W12-even-kernels"].verdict == "expected failure"
+    report = check_kernel(na1d, supports=Supports(ndim={1}), checks=["W11", "W12"], expected_failures=expected)
+    assert not report.passed
+    assert report["W12-even-kernels"].verdict == "unexpected pass"
+
+
+@pytest.mark.parametrize(
+    "argument", [{"budget": "huge"}, {"expected_failures": {"W99": "no"}}, {"checks": ["Q"]}, {"layout": "first"}]
+)
+def test_unknown_names_are_errors(argument):
+    with pytest.raises(ValueError, match=r"must be one of|names no check|no check is named"):
+        check_kernel(na1d, supports=Supports(ndim={1}), **argument)
+
+
+def test_arguments_that_a_kernel_lacks_are_never_passed():
+    def few(query, key, value, kernel_size):
+        return na2d(query, key, value, kernel_size)
+
+    supports = Supports(ndim={2}, stride=False, dilation=False, causal=False, scale=False, lse=False, extra_keys=False)
+    report = check_kernel(few, supports=supports)
+    assert report.passed, str(report)
+    assert "stride: no" in report.restrictions
+    assert report["W14-stride"].verdict == "skipped"
+
+
+def test_heads_first_kernels_are_called_heads_first():
+    def first(query, key, value, **arguments):
+        assert query.ndim == 4
+        extra = {n: arguments.pop(n).transpose(1, 2) for n in list(arguments) if n.startswith("additional")}
+        tensors = (tensor.movedim(1, -2) for tensor in (query, key, value))
+        result = na1d(*tensors, **arguments, **extra)
+        if isinstance(result, tuple):
+            return result[0].movedim(-2, 1), result[1].movedim(-1, 1)
+        return result.movedim(-2, 1)
+
+    report = check_kernel(first, supports=Supports(ndim={1}), layout="heads_first", checks=["W12", "N", "X"])
+    assert report.passed, str(report)
+
+
+def test_ctrl_c_leaves_a_report_of_what_has_run():
+    calls = []
+
+    def stops(query, key, value, kernel_size, **arguments):
+        calls.append(1)
+        if len(calls) > 300:
+            raise KeyboardInterrupt
+        return na1d(query, key, value, kernel_size, **arguments)
+
+    report = check_kernel(stops, supports=Supports(ndim={1}), checks=["W01", "W17", "N01", "X"])
+    assert report.interrupted
+    assert not report.passed
+    assert report.count("not run") > 0
+    assert "interrupted" in str(report)
+
+
+def test_a_dtype_that_ends_the_process_is_reported_and_left_out():
+    def dies(query, key, value, kernel_size, **arguments):
+        if query.dtype == torch.float16:
+            os._exit(7)
+        return na1d(query, key, value, kernel_size, **arguments)
+
+    report = check_kernel(dies, supports=Supports(ndim={1}), checks=["D10", "N04", "N01"])
+    assert [result.id for result in report.failures] == ["D10-survives"]
+    assert "status 7" in report["D10-survives"].message
+    assert report["N04-float16"].verdict == "skipped"
+    assert report["N01-float32"].verdict == "passed"
+
+
+class Balance(HTMLParser):
+    """Every tag that is opened is closed, and nothing is fetched."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.fetched = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [value for name, value in attributes if name in ("src", "href")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_as_json_and_as_a_page():
+    report = check_kernel(LEAN, supports=Supports(ndim={1}), checks=["W", "N12"], name="<kernel>")
+    values = json.loads(report.as_json())
+    assert values["passed"] is False
+    assert [entry["id"] for entry in values["results"]] == [result.id for result in report.results]
+    page = as_html(report)
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.fetched == []
+    assert "&lt;kernel&gt;" in page
+    assert "<kernel>" not in page
+
+
+def test_ids_are_letter_number_words():
+    assert all(id[0] in KINDS and id[1:3].isdigit() and id[3] == "-" for id in CHECKS)
+    assert len({id[:3] for id in CHECKS}) == len(CHECKS)
+
+
+@parametrize_with_checks(
+    na2d, supports=Supports(ndim={2}), checks=["W02", "N01", "G02", "X07", "E01", "T01"], max_examples=10
+)
+def test_the_door_for_pytest(check):
+    check()
+
+
+def test_the_door_for_pytest_fails_with_a_shrunk_problem():
+    supports = Supports(ndim={1})
+    with pytest.raises(KernelFailure, match="W12"):
+        BoundCheck(CHECKS["W12-even-kernels"], Kernel(LEAN, supports))()
+    scaled = CORPUS["scale_ignored"].function
+    with pytest.raises(KernelFailure, match=r"Problem\(.1d"):
+        BoundCheck(CHECKS["N18-scale"], Kernel(scaled, supports))()
+    with pytest.raises(KernelFailure, match="expected to fail"):
+        BoundCheck(CHECKS["N01-float32"], Kernel(na1d, supports), reason="never", max_examples=5)()
