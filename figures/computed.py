@@ -1,5 +1,7 @@
 """The numbers behind each figure, as plain lists and dictionaries. Nothing is drawn here."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,6 +135,22 @@ def formulations() -> Numbers:
     return rows
 
 
+def scaling() -> Numbers:
+    """Time and memory against tokens, out of bench_scaling.json: measured, so read and not computed again.
+
+    The file is written by ``dinat-ref bench --shapes scaling --json figures/data/bench_scaling.json``.
+    """
+    measured = json.loads((Path(__file__).parent / "data" / "bench_scaling.json").read_text())
+    numbers: Numbers = {"machine": measured["machine"], "milliseconds": {}, "megabytes": {}}
+    for row in measured["rows"]:
+        if row["contender"] in ("gather", "unfold", "masked", "tiled", "dense attention") and row["skipped"] is None:
+            for unit in ("milliseconds", "megabytes"):
+                tokens, amounts = numbers[unit].setdefault(row["contender"], [[], []])
+                tokens.append(row["tokens"])
+                amounts.append(row[unit])
+    return numbers
+
+
 FIGURES = {
     "hero": hero,
     "atlas": atlas,
@@ -143,4 +161,5 @@ FIGURES = {
     "cost": cost,
     "attention_maps": attention_maps,
     "formulations": formulations,
+    "scaling": scaling,
 }

@@ -102,6 +102,19 @@ def formulations(numbers: Numbers) -> Figure:
     return figure
 
 
+def scaling(numbers: Numbers) -> Figure:
+    """Measured time and memory of each formulation and of dense attention, against the number of tokens."""
+    figure, grid = new_figure(1, 2, size=(9, 3.9))
+    for axes, unit, title in zip(
+        grid.flat,
+        ("milliseconds", "megabytes"),
+        ("Time of a forward pass", "Peak memory above the inputs"),
+        strict=True,
+    ):
+        draw_scaling(numbers[unit], axes, xlabel="tokens (kernel 7, 2 heads)", ylabel=unit, title=title)
+    return figure
+
+
 DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure], str]] = {
     "hero": (lambda _: hero_plate(), ".svg"),
     "atlas": (lambda _: atlas_plate(), ".svg"),
@@ -112,4 +125,5 @@ DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure], str]] = {
     "cost": (cost, ".svg"),
     "attention_maps": (attention_maps, ".png"),
     "formulations": (formulations, ".svg"),
+    "scaling": (scaling, ".svg"),
 }

@@ -94,7 +94,7 @@ def table(rows: list[Row]) -> str:
         Nothing.
     Source: the project's own.
     Example:
-        >>> print(table([Row("tiny", "tiled", 1.25, 2.0), Row("tiny", "loops", skipped="too slow")]))
+        >>> print(table([Row("tiny", "tiled", 42, 1.25, 2.0), Row("tiny", "loops", skipped="too slow")]))
         contender                 ms  / limit  fwd+bwd / fwd  peak MB  / query
         tiled                   1.25     2.00
         loops             too slow

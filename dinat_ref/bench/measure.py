@@ -32,6 +32,7 @@ class Row:
 
     problem: str
     contender: str
+    tokens: int = 0  # of the whole batch
     milliseconds: float | None = None
     ratio: float | None = None  # to the limit
     backward_ratio: float | None = None  # forward + backward to forward
@@ -57,7 +58,7 @@ def measure(
         (1.0, True)
     """
     operands = problem.operands()
-    rows = {name: Row(str(problem), name) for name in names}
+    rows = {name: Row(str(problem), name, problem.batch * problem.num_tokens) for name in names}
     ready: dict[str, Attention] = {}
     for name, row in rows.items():
         show_progress(f"{problem}: preparing {name}")

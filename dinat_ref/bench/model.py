@@ -68,4 +68,4 @@ def measure_model(rounds: int, name: str = "dinat_mini", batch: int = 4, size: i
     show_progress("")
     problem = f"{name}, {batch} x 3 x {size} x {size}"
     medians = {kind: 1e3 * statistics.median(taken[1:]) for kind, taken in times.items()}
-    return [Row(problem, kind, ms, ms / medians["values only"]) for kind, ms in medians.items()]
+    return [Row(problem, kind, milliseconds=ms, ratio=ms / medians["values only"]) for kind, ms in medians.items()]
