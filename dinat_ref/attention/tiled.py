@@ -140,14 +140,14 @@ def to_rows(matrices: Tensor, rows: Tensor, heads: int) -> Tensor:
 
 def score(query: Tensor, key: Tensor, bias: Tensor | None, heads_kv: int) -> Tensor:
     """Multiply queries [tiles Hkv, r T, D] and keys [tiles Hkv, S + M, D], add the bias: [tiles Hkv, r T, S + M]."""
-    scores = torch.bmm(query, key.mT)
     if bias is None:
-        return scores
-    (rows, columns), tiles = scores.shape[1:], scores.shape[0] // heads_kv
+        return torch.bmm(query, key.mT)
+    tiles, rows, columns = query.shape[0] // heads_kv, query.shape[1], key.shape[1]
     bias = torch.nn.functional.pad(bias, (0, columns - bias.shape[-1]))  # additional keys have none
     if rows > bias.shape[1]:  # the r heads of a key head are rows of one matrix
         bias = bias.expand(heads_kv * rows // bias.shape[1], -1, -1).reshape(heads_kv, rows, columns)
-    return (scores.unflatten(0, (tiles, heads_kv)) + bias).flatten(0, 1)
+    bias = bias.expand(tiles, heads_kv, rows, columns).reshape(tiles * heads_kv, rows, columns)
+    return torch.baddbmm(bias, query, key.mT)
 
 
 class Recomputed(torch.autograd.Function):

@@ -100,6 +100,7 @@ def flex(problem: Problem) -> Attention:
     if tokens > 70_000:
         raise CannotRunError("its block mask would take minutes to build")
     block_mask = create_block_mask(mask_mod, None, None, tokens, tokens, device="cpu")
+    torch._dynamo.reset()
     compiled = torch.compile(flex_attention, fullgraph=True)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -114,6 +115,7 @@ def flex(problem: Problem) -> Attention:
 def compiled(impl: str, problem: Problem) -> Attention:
     """A formulation under torch.compile."""
     eager = formulation(impl, problem)
+    torch._dynamo.reset()  # a code of its own for every problem
     return torch.compile(eager, fullgraph=True)
 
 

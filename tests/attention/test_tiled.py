@@ -1,5 +1,6 @@
 """The tiles of the fast formulation: many tiles and many chunks on problems small enough for the oracle."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from torch import Tensor
 from torch.testing import assert_close
 
-from dinat_ref.attention import tiled, tiles
+from dinat_ref.attention import na2d, tiled, tiles
 from dinat_ref.neighborhood import Neighborhood
 from tests import oracle
 from tests.plain import token_list
@@ -120,3 +121,20 @@ def test_many_chunks_at_the_size_that_is_fast() -> None:
         found[impl] = [output.detach(), lse.detach(), *gradient]
     for one, other in zip(found["tiled"], found["gather"], strict=True):
         assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's default backend needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_the_default_compiler_takes_masks_and_bias() -> None:
+    """A sum and a softmax between two products looked like scaled_dot_product_attention to it, which it then misread."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 14, 15, 2, 8, generator=generator).unbind(0)
+    rpb = torch.randn(2, 5, 5, generator=generator)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return na2d(query, key, value, kernel_size=3, rpb=rpb, impl="tiled")  # type: ignore[return-value]
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(attend, fullgraph=True)(query, key, value)
+    assert_close(compiled, attend(query, key, value), rtol=1e-4, atol=1e-5)
