@@ -136,11 +136,11 @@ def formulations() -> Numbers:
 
 
 def scaling() -> Numbers:
-    """Time and memory against tokens, out of bench_scaling.json: measured, so read and not computed again.
+    """Time and memory against tokens, out of measured/scaling.json: measured, so read and not computed again.
 
-    The file is written by ``dinat-ref bench --shapes scaling --json figures/data/bench_scaling.json``.
+    The file is written by ``dinat-ref bench --shapes scaling --json figures/measured/scaling.json``.
     """
-    measured = json.loads((Path(__file__).parent / "data" / "bench_scaling.json").read_text())
+    measured = json.loads((Path(__file__).parent / "measured" / "scaling.json").read_text())
     numbers: Numbers = {"machine": measured["machine"], "milliseconds": {}, "megabytes": {}}
     for row in measured["rows"]:
         if row["contender"] in ("gather", "unfold", "masked", "tiled", "dense attention") and row["skipped"] is None:

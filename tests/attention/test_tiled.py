@@ -126,7 +126,7 @@ def test_many_chunks_at_the_size_that_is_fast() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's default backend needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_the_default_compiler_takes_masks_and_bias() -> None:
-    """A sum and a softmax between two products looked like scaled_dot_product_attention to it, which it then misread."""
+    """A sum and a softmax between two products looked like one fused attention to it, which it then misread."""
     generator = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 2, 14, 15, 2, 8, generator=generator).unbind(0)
     rpb = torch.randn(2, 5, 5, generator=generator)
