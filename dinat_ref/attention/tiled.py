@@ -14,6 +14,9 @@ Memory: tiles are worked off in chunks whose scores fill 2 MB at most, so that t
 four times the memory of ``query``. For the backward pass only the operands and the output are kept: it computes the
 weights of a chunk once more. Where a second derivative is asked for (create_graph), and inside torch.func and
 torch.compile, the same computation is left to autograd as it is, which keeps the weights of all chunks.
+
+torch.compile pays for forward passes that keep their shape: at DiNAT's shapes they took 1.1 to 1.9 times less time
+(``dinat-ref bench`` has a row for it), after some seconds of compiling for each shape.
 """
 
 from collections.abc import Iterator
