@@ -18,6 +18,7 @@ from typing import Any
 from dinat_ref.command import show_progress, whole_file
 
 HERE = Path(__file__).resolve().parent
+LARGEST = 300_000  # bytes of a notebook; GitHub shows no large ones
 
 
 def sources(numbers: list[str]) -> list[Path]:
@@ -28,6 +29,7 @@ def sources(numbers: list[str]) -> list[Path]:
 def execute(source: Path) -> Any:
     """Run a tutorial in a kernel of its own, in its own folder: a notebook with outputs and nothing that changes."""
     import jupytext
+    import nbformat
     from nbclient import NotebookClient
 
     notebook = jupytext.read(source)
@@ -42,6 +44,8 @@ def execute(source: Path) -> Any:
         cell["metadata"] = {}
         if cell["cell_type"] == "code":
             cell["outputs"] = merged(cell["outputs"])
+    if len(nbformat.writes(notebook)) > LARGEST:
+        reduce_colours(notebook)
     return notebook
 
 
@@ -56,18 +60,33 @@ def merged(outputs: list[Any]) -> list[Any]:
     return result
 
 
+def pictures(notebook: Any) -> list[Any]:
+    """List the outputs of a notebook that are pictures."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["data"] for output in outputs if "image/png" in output.get("data", {})]
+
+
+def reduce_colours(notebook: Any) -> None:
+    """Store the pictures of a notebook with 256 colours each: a third of the bytes where they show photos."""
+    from PIL import Image
+
+    for data in pictures(notebook):
+        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+        buffer = io.BytesIO()
+        picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+        data["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+
+
 def thumbnail(notebook: Any, width: int = 240) -> bytes | None:
     """Shrink the first picture of a notebook to a PNG for the list of tutorials; None where there is no picture."""
     from PIL import Image
 
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
-                small = picture.resize((width, width * picture.height // picture.width), Image.Resampling.LANCZOS)
-                buffer = io.BytesIO()
-                small.save(buffer, format="PNG", optimize=True)
-                return buffer.getvalue()
+    for data in pictures(notebook)[:1]:
+        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+        small = picture.resize((width, width * picture.height // picture.width), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.save(buffer, format="PNG", optimize=True)
+        return buffer.getvalue()
     return None
 
 
