@@ -3,7 +3,7 @@
 #
 # A grey photo in which one pixel of 400 has kept its colour. No network is trained, and nothing is learned from other
 # photos. Four passes of attention over 49 keys each bring the colours back; and without dilation, even 32 passes do
-# not get as far.
+# not do it as well.
 #
 # **What you'll do:** make attention carry colours from the few pixels that have one to all the others, see what
 # dilation is good for when knowledge is sparse, and trace a wrong colour back to the pixels that gave it.
@@ -223,8 +223,8 @@ mark_query(axes, tree)
 figure
 
 # %% [markdown]
-# More than half of this leaf's colour comes from the wall: a coloured pixel there is the nearest one, and nothing grey
-# stands in its way. Queries that see colours give it less to say.
+# More than half of this leaf's colour comes from the wall: the nearest coloured pixel lies there, and to grey patches
+# the way is open. Queries that see colours leave it less to say.
 
 # %%
 print(f"the wall's share: {100 * share[wall]:.0f} % by grey patches, {100 * cheated_share[wall]:.0f} % by colours")
@@ -247,3 +247,4 @@ assert cheated_share[wall] < share[wall] - 0.2
 # * Levin, Lischinski & Weiss, *Colorization using optimization*, SIGGRAPH 2004: the passes without end, as one sparse
 #   linear system.
 # * Hassani & Shi, [arXiv:2209.15001](https://arxiv.org/abs/2209.15001): dilation in a network.
+# * Next: [16, follow a stroke](16_follow_a_stroke.ipynb).
