@@ -4,14 +4,17 @@
     python tutorials/build.py 03 08         only these
     python tutorials/build.py --check 01    run again, write nothing, compare what is printed; exit 1 if it differs
 
-The .py is the source: notebooks are never edited. They hold no execution times and no widget state. Needs
-pip install 'dinat-ref[tutorials]'.
+The .py is the source: notebooks are never edited. They hold no execution times and no widget state. Where
+pyproject.toml names a GitHub address as [project.urls] Repository, each begins with a badge that opens it in Colab, and
+a cell that installs the project there. Needs pip install 'dinat-ref[tutorials]'.
 """
 
 import argparse
 import base64
 import io
+import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,13 @@ from dinat_ref.command import show_progress, whole_file
 
 HERE = Path(__file__).resolve().parent
 LARGEST = 300_000  # bytes of a notebook; GitHub shows no large ones
+COLAB = "https://colab.research.google.com"
+BADGE = "[![Open in Colab]({colab}/assets/colab-badge.svg)]({colab}/github/{name}/blob/main/tutorials/{stem}.ipynb)"
+INSTALL = """# Where the project is not installed yet, as on Colab
+import importlib.util
+
+if importlib.util.find_spec("dinat_ref") is None:
+    %pip install -q git+https://github.com/{name}"""
 
 
 def sources(numbers: list[str]) -> list[Path]:
@@ -26,14 +36,30 @@ def sources(numbers: list[str]) -> list[Path]:
     return [path for path in sorted(HERE.glob("[0-9][0-9]_*.py")) if not numbers or path.name[:2] in numbers]
 
 
-def execute(source: Path) -> Any:
+def repository(pyproject: Path = HERE.parent / "pyproject.toml") -> str | None:
+    """Read where the project is published, as OWNER/NAME; None where it does not say, or not on GitHub."""
+    address = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository", "")
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
+    return found[1] if found else None
+
+
+def opening(source: Path, name: str | None) -> list[tuple[str, str]]:
+    """Make the cells that come before a tutorial's own, as kind and text; none for a project without an address."""
+    if name is None:
+        return []
+    return [("markdown", BADGE.format(colab=COLAB, name=name, stem=source.stem)), ("code", INSTALL.format(name=name))]
+
+
+def execute(source: Path, name: str | None = None) -> Any:
     """Run a tutorial in a kernel of its own, in its own folder: a notebook with outputs and nothing that changes."""
     import jupytext
     import nbformat
     from nbclient import NotebookClient
 
     notebook = jupytext.read(source)
-    folder = {"metadata": {"path": str(HERE)}}
+    make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
+    notebook.cells[:0] = [make[kind](text) for kind, text in opening(source, name)]
+    folder = {"metadata": {"path": str(source.parent)}}
     NotebookClient(notebook, timeout=300, resources=folder, record_timing=False).execute()
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -109,11 +135,11 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         parser.error(f"{error.name} is missing; install it with: pip install 'dinat-ref[tutorials]'")
 
-    different = []
+    name, different = repository(), []
     chosen = sources(args.numbers)
     for number, source in enumerate(chosen, start=1):
         show_progress(f"{source.stem} ({number} of {len(chosen)})")
-        notebook, target = execute(source), source.with_suffix(".ipynb")
+        notebook, target = execute(source, name), source.with_suffix(".ipynb")
         if args.check:
             if printed(nbformat.read(target, as_version=4)) != printed(notebook):
                 different.append(target.name)
@@ -124,8 +150,10 @@ def main(argv: list[str] | None = None) -> int:
                 with whole_file(HERE / "thumbnails" / f"{source.stem}.png") as temporary:
                     temporary.write_bytes(small)
     show_progress("")
-    for name in different:
-        print(f"prints something else now: {name}", file=sys.stderr)
+    for target_name in different:
+        print(f"prints something else now: {target_name}", file=sys.stderr)
+    if name is None and not args.check:
+        print("without Colab badges: pyproject.toml has no GitHub address as [project.urls] Repository")
     print(f"{len(chosen)} notebooks {'checked' if args.check else 'written'}")
     return 1 if different else 0
 

@@ -1,6 +1,7 @@
 """Every tutorial runs, keeps its frame, and is what its notebook shows."""
 
 import base64
+import importlib.util
 import json
 import runpy
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 import torch
 
 TUTORIALS = Path(__file__).parents[2] / "tutorials"
+_specification = importlib.util.spec_from_file_location("tutorials_build", TUTORIALS / "build.py")
+build = importlib.util.module_from_spec(_specification)
+_specification.loader.exec_module(build)
 SOURCES = sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
 
 
@@ -31,6 +35,17 @@ def cells(source: Path) -> list[tuple[str, str]]:
 
 def notebook(source: Path) -> dict[str, Any]:
     return dict(json.loads(source.with_suffix(".ipynb").read_text()))
+
+
+def outputs_of(source: Path) -> list[dict[str, str]]:
+    """Every picture that a notebook shows."""
+    data = [output.get("data", {}) for cell in notebook(source)["cells"] for output in cell.get("outputs", [])]
+    return [shown for shown in data if "image/png" in shown]
+
+
+def colour_type(picture: str) -> int:
+    """The colour type in the header of a PNG: 3 is a palette."""
+    return base64.b64decode(picture)[25]
 
 
 def each(sources: list[Path] = SOURCES) -> pytest.MarkDecorator:
@@ -86,7 +101,7 @@ def test_links_lead_somewhere(source: Path) -> None:
 @each()
 def test_notebook_is_made_from_the_source(source: Path) -> None:
     made = [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in notebook(source)["cells"]]
-    assert made == cells(source)
+    assert made == build.opening(source, build.repository()) + cells(source)
 
 
 @each()
@@ -111,3 +126,64 @@ def test_the_notebook_command_reproduces_what_is_printed(source: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=TUTORIALS.parent)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "1 notebooks checked\n"
+
+
+@pytest.mark.parametrize(
+    ("urls", "name"),
+    [
+        ("", None),
+        ('[project.urls]\nHomepage = "https://github.com/someone/dinat-ref"', None),
+        ('[project.urls]\nRepository = "https://example.org/someone/dinat-ref"', None),
+        ('[project.urls]\nRepository = "https://github.com/someone"', None),
+        ('[project.urls]\nRepository = "https://github.com/someone/dinat-ref"', "someone/dinat-ref"),
+        ('[project.urls]\nRepository = "https://github.com/some-one/dinat.ref.git"', "some-one/dinat.ref"),
+        ('[project.urls]\nRepository = "https://github.com/someone/dinat-ref/"', "someone/dinat-ref"),
+    ],
+)
+def test_the_address_of_the_project_is_one_setting(urls: str, name: str | None, tmp_path: Path) -> None:
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(f'[project]\nname = "dinat-ref"\n{urls}\n')
+    assert build.repository(pyproject) == name
+    cells_before = build.opening(SOURCES[0], name)
+    if name is None:
+        assert cells_before == []
+    else:
+        badge, install = cells_before
+        target = f"https://colab.research.google.com/github/{name}/blob/main/tutorials/{SOURCES[0].stem}.ipynb"
+        assert badge[0] == "markdown"
+        assert badge[1].endswith(f"]({target})")
+        assert install[0] == "code"
+        assert install[1].endswith(f"%pip install -q git+https://github.com/{name}")
+
+
+@pytest.mark.parametrize("name", [None, "someone/dinat-ref"])
+def test_a_notebook_begins_with_the_badge_where_there_is_an_address(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TUTORIALS.parent))  # the kernel finds the project, and installs nothing
+    for module in ("jupytext", "nbclient", "ipykernel"):
+        pytest.importorskip(module, reason=f"{module} runs notebooks; pip install 'dinat-ref[tutorials]'")
+    source = tmp_path / "01_say_hello.py"
+    source.write_text("# %% [markdown]\n# # Hello\n\n# %%\nprint('hello')\n")
+    made = build.execute(source, name)
+    assert [(cell["cell_type"], cell["source"]) for cell in made.cells] == build.opening(source, name) + cells(source)
+    assert build.printed(made) == ["hello\n"]
+    code = [cell for cell in made.cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_building_without_an_address_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    for module in ("jupytext", "nbclient", "ipykernel"):
+        pytest.importorskip(module, reason=f"{module} runs notebooks; pip install 'dinat-ref[tutorials]'")
+    for name, lines in ((None, 1), ("someone/dinat-ref", 0)):
+        monkeypatch.setattr(build, "repository", lambda name=name: name)
+        monkeypatch.setattr(build, "sources", lambda numbers: [])
+        assert build.main([]) == 0
+        assert capsys.readouterr().out.count("without Colab badges") == lines
+
+
+def test_photos_are_stored_with_fewer_colours_only_where_a_notebook_is_too_large() -> None:
+    pictures = [data["image/png"] for data in outputs_of(TUTORIALS / "15_colour_a_photo.py")]
+    assert pictures
+    assert all(colour_type(picture) == 3 for picture in pictures)  # a palette
+    assert all(colour_type(data["image/png"]) == 6 for data in outputs_of(SOURCES[0]))  # red, green, blue, alpha
