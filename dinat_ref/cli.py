@@ -17,6 +17,7 @@ COMMANDS = {
     "draw": ("dinat_ref.viz.command", "draw windows, patterns, receptive fields and attention maps"),
     "explore": ("dinat_ref.viz.explorer", "write a page to explore windows, attention and fields on a photo"),
     "classify": ("dinat_ref.classify", "name what a photograph shows, with any published model"),
+    "train": ("dinat_ref.training.command", "train a small DiNAT on digits, a synthetic task or your own images"),
     "verify": ("dinat_ref.testing.command", "find what is wrong with a neighborhood-attention kernel"),
 }
 

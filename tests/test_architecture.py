@@ -23,10 +23,10 @@ FLOORS = [
     {"layers"},
     {"dinat_ref"},  # the package itself offers the names of the floors below
     {"models"},
-    {"analysis", "training"},
+    {"analysis"},
     {"viz"},
     {"interop"},
-    {"testing", "bench", "tour", "classify"},
+    {"testing", "bench", "training", "tour", "classify"},
     {"cli"},
     {"__main__"},
 ]

@@ -6,7 +6,7 @@ every window is the map, and its bias table [heads, 27, 27] has an entry for eve
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,12 +26,13 @@ class Isotropic(Pretrained):
         return: logits [B, num_labels]; with no labels the features [B, embed_dim]
     Args:
         embed_dim, num_heads, depth, mlp_ratio, drop_path_rate: as everywhere.
-        dilation: of every other layer, from the second on; the rest have 1.
+        dilation: of every other layer, from the second on, while the rest have 1; or one number per layer.
         image_size: the size the kernel of full attention is made for.
         full_attention: attend the whole map: kernel_size is then image_size / patch_size.
         small_input: "pad", "raise" or "clamp", see ``dinat_ref.models.config``.
     Raises:
-        ValueError: another number of channels; with full attention, an image of another size than image_size.
+        ValueError: another number of channels; with full attention, an image of another size than image_size;
+            dilation names another number of layers than depth.
     Source: Hassani & Shi, arXiv:2209.15001, section 4.4 and table 9.
     Example:
         >>> import torch
@@ -49,7 +50,7 @@ class Isotropic(Pretrained):
         num_heads: int,
         depth: int = 12,
         kernel_size: int = 7,
-        dilation: int = 1,
+        dilation: int | Sequence[int] = 1,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.1,
         num_labels: int = 1000,
@@ -61,12 +62,16 @@ class Isotropic(Pretrained):
     ) -> None:
         """Make the parts and initialise them."""
         super().__init__()
+        if isinstance(dilation, int):
+            dilations = [dilation if number % 2 else 1 for number in range(depth)]
+        elif len(dilations := list(dilation)) != depth:
+            raise ValueError(f"dilation must be one number or one per layer: depth {depth}, got {dilations}")
         self.settings = {
             "embed_dim": embed_dim,
             "num_heads": num_heads,
             "depth": depth,
             "kernel_size": kernel_size,
-            "dilation": dilation,
+            "dilation": dilation if isinstance(dilation, int) else dilations,
             "mlp_ratio": mlp_ratio,
             "drop_path_rate": drop_path_rate,
             "num_labels": num_labels,
@@ -85,12 +90,12 @@ class Isotropic(Pretrained):
                     embed_dim,
                     num_heads,
                     kernel_size,
-                    dilation if number % 2 else 1,
+                    layer_dilation,
                     mlp_ratio=mlp_ratio,
                     drop_path=rate,
                     small_input=small_input,
                 )
-                for number, rate in enumerate(drop_path_rates(drop_path_rate, depth))
+                for layer_dilation, rate in zip(dilations, drop_path_rates(drop_path_rate, depth), strict=True)
             )
         )
         self.norm = nn.LayerNorm(embed_dim)

@@ -22,6 +22,7 @@ from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.dinat import DiNAT
 from dinat_ref.models.dinat_s import DiNATs
 from dinat_ref.models.isotropic import Isotropic
+from dinat_ref.models.nano import NANO, nano_model
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def find_variant(name: str) -> Variant:
         ValueError: no model is called 'dinat-base'; the nearest names are dinat_base, dinat_s_base, nat_base
     """
     if name not in VARIANTS:
-        nearest = difflib.get_close_matches(name, VARIANTS, n=3)
+        nearest = difflib.get_close_matches(name, [*VARIANTS, *NANO], n=3)
         hint = f"the nearest names are {', '.join(nearest)}" if nearest else "list_models() lists the names"
         raise ValueError(f"no model is called {name!r}; {hint}")
     return VARIANTS[name]
@@ -177,23 +178,28 @@ def variant_config(name: str, **settings: Any) -> DinatConfig:
 
 def create_model(
     name: str,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     *,
+    pretrained: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **settings: Any,
 ) -> nn.Module:
-    """Make a published variant with random weights; load its checkpoint with ``load_checkpoint``.
+    """Make a published variant with random weights, or the trained nano model that comes with this package.
 
     Shapes:
-        the model maps images [B, 3, H, W] to logits [B, num_classes]
+        the model maps images [B, 3, H, W] to logits [B, num_classes]; dinat_nano_digits takes [B, 1, 32, 32]
     Args:
-        name: one of ``list_models()``.
-        num_classes: number of classes; 0 makes a model that returns features.
+        name: one of ``list_models()``, or "dinat_nano_digits".
+        num_classes: number of classes, None means the model's own (1000; 10 digits); 0 makes a model that returns
+            features.
+        pretrained: load the weights that come with this package. Published weights do not: load them with
+            ``load_checkpoint`` or ``DinatForImageClassification.from_pretrained``.
         device, dtype: of the parameters; "meta" makes a model without memory, to count with.
         settings: override the variant's own, e.g. kernel_size, dilations or small_input.
     Raises:
-        ValueError: no such name, or settings outside their limits.
+        ValueError: no such name, settings outside their limits, or pretrained without weights in this package.
+        ImportError: pretrained, and the package safetensors is missing.
         TypeError: a setting that the model does not have.
     Source: Hassani et al., arXiv:2204.07143, table 1; Hassani & Shi, arXiv:2209.15001, tables 3, 4 and 9.
     Example:
@@ -201,10 +207,24 @@ def create_model(
         >>> sum(parameter.numel() for parameter in model.parameters())
         19984174
     """
-    variant = find_variant(name)
     with torch.device(device if device is not None else torch.get_default_device()):
-        if variant.model is Isotropic:
-            model: nn.Module = Isotropic(**{**variant.settings, "num_labels": num_classes, **settings})
-        else:
-            model = variant.model(variant_config(name, **{"num_labels": num_classes, **settings}))
+        model = _make(name, num_classes, pretrained, settings)
     return model if dtype is None else model.to(dtype)
+
+
+def _make(name: str, num_classes: int | None, pretrained: bool, settings: dict[str, Any]) -> nn.Module:
+    """Make a model by name on the default device."""
+    if name in NANO:
+        return nano_model(name, num_classes, pretrained=pretrained, **settings)
+    variant = find_variant(name)
+    if pretrained:
+        where = (
+            f"DinatForImageClassification.from_pretrained({variant.hub_name!r})"
+            if variant.hub_name
+            else "load_checkpoint"
+        )
+        raise ValueError(f"pretrained must be False: weights of {name} do not come with this package; use {where}")
+    labels = {"num_labels": 1000 if num_classes is None else num_classes}
+    if variant.model is Isotropic:
+        return Isotropic(**{**variant.settings, **labels, **settings})
+    return variant.model(variant_config(name, **{**labels, **settings}))

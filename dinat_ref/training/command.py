@@ -1,0 +1,219 @@
+"""The command ``dinat-ref train``: images in, a trained model out."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dinat_ref.command import CommandError, whole_file
+from dinat_ref.models.optional import need
+from dinat_ref.training.checkpoint import Row, State, latest_checkpoint, load_training
+from dinat_ref.training.data import Examples, hold_out, load_digits
+from dinat_ref.training.folder import load_folder
+from dinat_ref.training.loop import NonFiniteLossError, check_batch, clock, evaluate, start, train
+from dinat_ref.training.processes import join_processes
+from dinat_ref.training.recipe import AUGMENTATIONS, Recipe
+from dinat_ref.training.small_models import make_model
+from dinat_ref.training.synthetic import far_match, texture
+
+EXAMPLES = """examples:
+  dinat-ref train --data digits --out runs/digits                      a nano DiNAT that reads digits, two minutes
+  dinat-ref train --data far_match --model na_dina --out runs/far      two layers that see far
+  dinat-ref train --data photos/ --model dinat_mini --out runs/photos  photos/CLASS/IMAGE, your own
+  dinat-ref train --data digits --out runs/digits --resume             go on after an interruption
+  torchrun --nproc-per-node 2 -m dinat_ref train --data digits --batch-size 32 --out runs/digits
+"""
+SYNTHETIC = {"far_match": far_match, "texture": texture}
+DIGITS = Recipe(epochs=60, learning_rate=4e-3, average_decay=0.99, augmentation="affine")
+TASK = Recipe(epochs=10, weight_decay=0.01, label_smoothing=0.0)
+PHOTOS = Recipe(epochs=100, batch_size=32, learning_rate=1e-3, augmentation="photo")
+METRICS = ("epoch", "learning_rate", "train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``train``.
+
+    Shapes:
+        none
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> configure(parser)
+        >>> parser.parse_args(["--data", "digits", "--out", "runs/digits"]).held_out
+        0.1
+    """
+    parser.epilog = EXAMPLES
+    parser.add_argument("--data", required=True, help="digits, far_match, texture, or a folder with CLASS/IMAGE")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where checkpoints and metrics go")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="dinat_nano_digits, na_na, na_dina, dina_na, dina_dina, sa_sa, a published model, or a config.json "
+        "(default: dinat_nano_digits for digits, na_dina for far_match and texture, dinat_mini for a folder)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--held-out", type=float, default=0.1, metavar="PART", help="part held out (default 0.1)")
+    parser.add_argument("--test", action="store_true", help="at the end measure on the test part of digits, once")
+    parser.add_argument("--size", type=int, default=224, help="pixels of a side of a folder's images (default 224)")
+    parser.add_argument("--images", type=int, default=8192, metavar="N", help="of far_match and texture (default 8192)")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: cuda where there is one)")
+    settings = parser.add_argument_group("recipe", "defaults depend on the data; training.json tells them")
+    settings.add_argument("--epochs", type=int)
+    settings.add_argument("--batch-size", type=int, help="images of one step on each process")
+    settings.add_argument("--learning-rate", type=float)
+    settings.add_argument("--warm-up", type=float, metavar="PART", help="part of all steps")
+    settings.add_argument("--weight-decay", type=float)
+    settings.add_argument("--label-smoothing", type=float)
+    settings.add_argument("--max-gradient-norm", type=float)
+    settings.add_argument("--average-decay", type=float, help="of the moving average of the weights; 0: none")
+    settings.add_argument("--augmentation", choices=AUGMENTATIONS)
+    settings.add_argument("--bf16", action="store_true", default=None, help="compute in bfloat16 where autocast does")
+    settings.add_argument("--seed", type=int)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and report.
+
+    Shapes:
+        none
+    Raises:
+        CommandError: data, model, settings or a checkpoint that cannot be used; a loss that is not finite.
+    Source: the project's own.
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> configure(parser)
+        >>> run(parser.parse_args(["--data", "digits", "--out", "runs/digits", "--epochs", "0"]))
+        Traceback (most recent call last):
+        dinat_ref.command.CommandError: epochs must be at least 1, got 0
+    """
+    with _bad_input_in_one_line():
+        recipe = _recipe(args)
+        last = _check_out(args)
+    with join_processes(args.device) as process:
+        with _bad_input_in_one_line():
+            examples, held_out = _data(args, recipe)
+            name = args.model or _usual_model(args.data)
+            state = start(make_model(name, examples, recipe.seed).to(process.device), recipe)
+            check_batch(examples, recipe, process)
+            description = {"recipe": recipe.to_dict(), "data": args.data, "model": name, "held_out": args.held_out}
+            description |= {"processes": process.count, "images": len(examples), "classes": list(examples.class_names)}
+            if examples.images.dtype == torch.uint8:
+                description["size"] = args.size
+            if last is not None:
+                _resume(state, last, description)
+        if process.is_first:
+            count = sum(parameter.numel() for parameter in state.model.parameters())
+            print(f"{name}: {count:,} parameters; {len(examples):,} images to learn from, {len(held_out):,} held out")
+            if args.resume:
+                print(f"going on after epoch {len(state.history)}" if last else "no checkpoint yet: starting anew")
+        try:
+            train(state, examples, held_out, recipe, args.out, description, process, partial(_report, args.out, state))
+        except NonFiniteLossError as error:
+            kept = latest_checkpoint(args.out)
+            kept_text = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+            raise CommandError(f"{error}; {kept_text}; try a lower --learning-rate") from None
+        except OSError as error:
+            raise CommandError(f"cannot write to {args.out}: {error.strerror}") from None
+        if args.test:
+            test = load_digits("test")
+            _, accuracy = evaluate(state.best_model, test, process=process)
+            if process.is_first:
+                print(f"test part: {accuracy:.2%} of {len(test)} digits, {round((1 - accuracy) * len(test))} wrong")
+    if process.is_first:
+        print(f"wrote {latest_checkpoint(args.out)}, {args.out / 'metrics.csv'} and {args.out / 'curves.svg'}")
+    return 0
+
+
+@contextmanager
+def _bad_input_in_one_line() -> Iterator[None]:
+    """Turn what bad data, models and settings raise into an error of the command."""
+    try:
+        yield
+    except (ValueError, ImportError, TypeError, OSError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CommandError(lines[0]) from None
+
+
+def _check_out(args: argparse.Namespace) -> Path | None:
+    """Check what can be checked before any work, and find the checkpoint to go on from."""
+    if args.size < 32:
+        raise CommandError(f"--size must be at least 32, got {args.size}")
+    if args.images < 2:
+        raise CommandError(f"--images must be at least 2, got {args.images}")
+    if args.test and args.data != "digits":
+        raise CommandError(f"--test needs data with a test part, digits; got {args.data}")
+    if args.device is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise CommandError(f"--device {args.device} cannot be used on this machine") from None
+    need("safetensors.torch", "training")
+    with whole_file(args.out / ".writable"):
+        pass
+    (args.out / ".writable").unlink(missing_ok=True)
+    last = latest_checkpoint(args.out)
+    if last is not None and not args.resume:
+        raise CommandError(f"{args.out} holds a run already: add --resume to go on, or choose another --out")
+    return last
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """Take the recipe of the data with what the user said otherwise."""
+    usual = DIGITS if args.data == "digits" else TASK if args.data in SYNTHETIC else PHOTOS
+    given = {name: getattr(args, name) for name in usual.to_dict() if getattr(args, name, None) is not None}
+    return replace(usual, **given)
+
+
+def _usual_model(data: str) -> str:
+    """The model for the data where the user names none."""
+    return "dinat_nano_digits" if data == "digits" else "na_dina" if data in SYNTHETIC else "dinat_mini"
+
+
+def _data(args: argparse.Namespace, recipe: Recipe) -> tuple[Examples, Examples]:
+    """Load the images to learn from and those held out."""
+    if args.data == "digits":
+        examples = load_digits("train")
+    elif args.data in SYNTHETIC:
+        examples = SYNTHETIC[args.data](args.images, recipe.seed)
+    elif Path(args.data).is_dir():
+        examples = load_folder(args.data, args.size)
+    else:
+        raise CommandError(f"--data must be digits, far_match, texture or a folder, got {args.data}")
+    return hold_out(examples, args.held_out, recipe.seed)
+
+
+def _resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
+    """Take up a checkpoint, if it is of the same run."""
+    tensors, content = load_training(checkpoint)
+    for name in ("recipe", "data", "model", "held_out", "images", "classes"):
+        if content.get(name) != description[name]:
+            raise CommandError(
+                f"{checkpoint} is of another run: its {name} is {content.get(name)}, now {description[name]}"
+            )
+    state.restore(tensors, content["history"])
+
+
+def _report(out: Path, state: State, row: Row) -> None:
+    """Print the metrics of the last epoch, and write those of all to metrics.csv and curves.svg."""
+    from dinat_ref.viz.learning import draw_training
+    from dinat_ref.viz.theme import new_figure, save_figure
+
+    held_out = f"  held out {row['held_out_loss']:.3f} {row['held_out_accuracy']:.1%}" if "held_out_loss" in row else ""
+    speed = f"{row['images_per_second']:.0f} images/s, {clock(row['seconds_left'])} left"
+    train_part = f"loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}"
+    print(f"epoch {row['epoch']:.0f}  {train_part}{held_out}  {speed}", flush=True)
+    names = [name for name in METRICS if name in row]
+    lines = [",".join(names), *(",".join(f"{entry[name]:.6g}" for name in names) for entry in state.history)]
+    with whole_file(out / "metrics.csv") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    figure, grid = new_figure(1, 2, size=(9, 3.4))
+    draw_training(state.history, grid[0, 0], "loss")
+    draw_training(state.history, grid[0, 1], "accuracy")
+    save_figure(figure, out / "curves.svg")

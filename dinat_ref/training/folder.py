@@ -1,0 +1,80 @@
+"""The user's own images: a folder with a folder for each class."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dinat_ref.command import CommandError, show_progress
+from dinat_ref.training.data import Examples
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def load_folder(folder: Path | str, size: int = 224) -> Examples:
+    """Read ``folder/CLASS/IMAGE`` for every class and image, resized to a square of ``size`` pixels.
+
+    Files that cannot be read as images are named on stderr, skipped and counted. Other files and hidden ones are
+    left alone.
+
+    Shapes:
+        images: uint8 [N, 3, size, size]; ``Examples.batch`` normalises them as the published models were trained
+    Raises:
+        CommandError: no such folder, fewer than two classes, or a class without an image that can be read.
+    Source: the folder layout of torchvision's ImageFolder.
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat", "dog"):
+        ...         Path(folder, name).mkdir()
+        ...         Image.new("RGB", (40, 30)).save(Path(folder, name, "1.png"))
+        ...     examples = load_folder(folder, size=32)
+        >>> examples.class_names, examples.images.shape
+        (('cat', 'dog'), torch.Size([2, 3, 32, 32]))
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CommandError(f"no such folder of images: {folder}")
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(classes) < 2:
+        raise CommandError(f"{folder} must hold a folder for each of at least 2 classes, got {len(classes)}")
+    pixels: list[torch.Tensor] = []
+    labels: list[int] = []
+    unreadable = 0
+    for label, entry in enumerate(classes):
+        paths = sorted(path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        before = len(pixels)
+        for number, path in enumerate(paths, start=1):
+            show_progress(f"reading {entry.name}: {number} of {len(paths)}")
+            array = _read_square(path, size)
+            if array is None:
+                show_progress("")
+                print(f"not an image, or a damaged one, skipped: {path}", file=sys.stderr)
+                unreadable += 1
+            else:
+                pixels.append(torch.from_numpy(array).permute(2, 0, 1))  # [3, size, size]
+                labels.append(label)
+        show_progress("")
+        if len(pixels) == before:
+            raise CommandError(f"{entry} holds no image that can be read: {len(paths)} tried")
+    if unreadable:
+        print(f"{unreadable} of {unreadable + len(pixels)} images were skipped", file=sys.stderr)
+    return Examples(torch.stack(pixels), torch.tensor(labels), tuple(entry.name for entry in classes))
+
+
+def _read_square(path: Path, size: int) -> np.ndarray | None:
+    """Read an image as uint8 [size, size, 3], resized as the Hugging Face hub does, or None where it cannot be read."""
+    import warnings
+
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    except (UnidentifiedImageError, Image.DecompressionBombError, Warning, OSError, SyntaxError, ValueError):
+        return None
+    return np.array(square)
