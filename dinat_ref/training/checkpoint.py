@@ -183,7 +183,6 @@ def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = checkpoint / "training.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        tensors = read_checkpoint(checkpoint / "training.safetensors")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise CheckpointError(f"{path} cannot be read: {reason}") from None
@@ -192,7 +191,10 @@ def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     rows = content.get("history") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CheckpointError(f"{path} holds no history of metrics")
-    return tensors, content
+    try:
+        return read_checkpoint(checkpoint / "training.safetensors"), content
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def provenance() -> dict[str, Any]:

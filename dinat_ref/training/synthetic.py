@@ -29,7 +29,8 @@ def far_match(num_images: int, seed: int, size: int = 12, distance: tuple[int, i
         images: [num_images, 2, size, size], a channel for each colour, 1 at the marker
         labels: [num_images], half of them 1 on average
     Args:
-        distance: the least and the largest distance, each as likely; None means size / 2 to size - 1.
+        distance: the least and the largest distance, each as likely; None means more than half of
+            the image.
     Raises:
         ValueError: the distances are not within 1 .. size - 1.
     Source: the project's own.
@@ -38,7 +39,7 @@ def far_match(num_images: int, seed: int, size: int = 12, distance: tuple[int, i
         >>> examples.images.shape, examples.images.sum((1, 2, 3))
         (torch.Size([5, 2, 8, 8]), tensor([2., 2., 2., 2., 2.]))
     """
-    least, largest = (size // 2, size - 1) if distance is None else distance
+    least, largest = (size // 2 + 1, size - 1) if distance is None else distance
     if not 1 <= least <= largest < size:
         raise ValueError(f"distance must be within 1 .. {size - 1}, got {distance}")
     generator = torch.Generator().manual_seed(seed)

@@ -39,46 +39,64 @@ def draw_training(history: Sequence[Mapping[str, float]], axes: Axes, metric: st
 
 
 @housed
-def draw_runs(
-    accuracies: Mapping[str, Mapping[str, Sequence[float]]], axes: Axes, *, chance: float, title: str | None = None
-) -> Axes:
-    """Draw the accuracy of every run as a dot, and the median of each group of runs as a bar.
+def draw_runs(accuracies: Mapping[str, Mapping[str, Sequence[float]]], axes: Axes, *, title: str | None = None) -> Axes:
+    """Draw the accuracy of every run as a dot, and the median of the runs of each model and task as a bar.
 
     Shapes:
-        accuracies: for each model, for each task, one number per seed
+        accuracies: for each task, for each model, one number per seed
         return: the axes
-    Args:
-        chance: the accuracy of guessing, drawn as a dotted line.
     Raises:
         Nothing.
     Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
-        >>> runs = {"NA-NA": {"far": [0.5, 0.5], "near": [1.0, 0.9]}, "SA-SA": {"far": [1.0, 1.0], "near": [1.0, 1.0]}}
-        >>> len(draw_runs(runs, new_figure()[1][0, 0], chance=0.5).patches)
+        >>> runs = {"far": {"NA-NA": [0.5, 0.5], "SA-SA": [1.0, 0.9]}, "near": {"NA-NA": [1.0], "SA-SA": [1.0]}}
+        >>> len(draw_runs(runs, new_figure()[1][0, 0]).patches)
         4
     """
-    tasks = list(next(iter(accuracies.values())))
-    width = 0.8 / len(tasks)
-    for number, task in enumerate(tasks):
-        for position, runs in enumerate(accuracies.values()):
-            x = position + (number - (len(tasks) - 1) / 2) * width
-            label = task if position == 0 else None
-            axes.bar(x, float(np.median(runs[task])), 0.9 * width, color=SERIES[number], alpha=0.45, label=label)
-            spread = np.linspace(-0.3, 0.3, len(runs[task])) * width
+    width = 0.8 / len(accuracies)
+    for number, (task, of_models) in enumerate(accuracies.items()):
+        places = np.arange(len(of_models)) + (number - (len(accuracies) - 1) / 2) * width
+        medians = [float(np.median(runs)) for runs in of_models.values()]
+        axes.bar(places, medians, 0.9 * width, color=SERIES[number], alpha=0.4, label=task)
+        for place, runs in zip(places, of_models.values(), strict=True):
+            spread = place + np.linspace(-0.3, 0.3, len(runs)) * width
             axes.plot(
-                x + spread,
-                list(runs[task]),
-                "o",
-                markersize=3,
-                color=SERIES[number],
-                markeredgecolor=INK,
-                markeredgewidth=0.4,
+                spread, list(runs), "o", markersize=3.5, color=SERIES[number], markeredgecolor=INK, markeredgewidth=0.4
             )
-    axes.axhline(chance, color=INK, linestyle=":", linewidth=1)
-    axes.text(len(accuracies) - 0.45, chance, "guessing", va="bottom", ha="right", fontsize=8)
-    axes.set_xticks(range(len(accuracies)), list(accuracies))
-    axes.set_ylim(0.4 if chance >= 0.5 else 0, 1.02)
+    axes.set_xticks(range(len(of_models)), list(of_models))
+    return _finish(axes, "accuracy", title)
+
+
+@housed
+def draw_spread(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]],
+    axes: Axes,
+    *,
+    xlabel: str,
+    title: str | None = None,
+) -> Axes:
+    """Draw the accuracy of many runs against a number: the median as a line, the worst to the best as a band.
+
+    Shapes:
+        curves: by name, numbers [n] and accuracies [seeds][n]
+        return: the axes
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref.viz.theme import new_figure
+        >>> axes = draw_spread({"3 x 3": ([1, 2], [[1.0, 0.5], [0.9, 0.6]])}, new_figure()[1][0, 0], xlabel="distance")
+        >>> axes.lines[0].get_ydata().tolist()
+        [0.95, 0.55]
+    """
+    for name, (numbers, runs) in curves.items():
+        line = axes.plot(list(numbers), np.median(runs, axis=0), label=name, markersize=4)[0]
+        axes.fill_between(
+            list(numbers), np.min(runs, axis=0), np.max(runs, axis=0), color=line.get_color(), alpha=0.2, linewidth=0
+        )
+    axes.set_xticks(sorted({number for numbers, _ in curves.values() for number in numbers}))
+    axes.set_xlabel(xlabel)
     return _finish(axes, "accuracy", title)
 
 
