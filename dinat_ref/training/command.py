@@ -22,7 +22,7 @@ from dinat_ref.training.small_models import make_model
 from dinat_ref.training.synthetic import far_match, texture
 
 EXAMPLES = """examples:
-  dinat-ref train --data digits --out runs/digits                      a nano DiNAT that reads digits, two minutes
+  dinat-ref train --data digits --out runs/digits                      a nano DiNAT that reads digits, in a minute
   dinat-ref train --data far_match --model na_dina --out runs/far      two layers that see far
   dinat-ref train --data photos/ --model dinat_mini --out runs/photos  photos/CLASS/IMAGE, your own
   dinat-ref train --data digits --out runs/digits --resume             go on after an interruption
