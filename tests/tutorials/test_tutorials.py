@@ -18,6 +18,10 @@ _specification = importlib.util.spec_from_file_location("tutorials_build", TUTOR
 build = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(build)
 SOURCES = sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
+NEEDS = {
+    "sklearn": (("from sklearn", "load_digits("), "scikit-learn ships the pictures"),
+    "safetensors": (("pretrained=True", "load_training("), "safetensors reads trained weights"),
+}
 
 
 def cells(source: Path) -> list[tuple[str, str]]:
@@ -67,8 +71,9 @@ def test_numbers_are_unique_and_in_the_order_of_both_lists() -> None:
 
 @each()
 def test_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "from sklearn" in source.read_text():
-        pytest.importorskip("sklearn", reason="scikit-learn ships the pictures; pip install 'dinat-ref[tutorials]'")
+    for package, (uses, reason) in NEEDS.items():
+        if any(use in source.read_text() for use in uses):
+            pytest.importorskip(package, reason=f"{reason}; pip install 'dinat-ref[tutorials]'")
     monkeypatch.chdir(TUTORIALS)
     settings = dict(matplotlib.rcParams)
     state = torch.random.get_rng_state()
