@@ -346,8 +346,8 @@ assert table["with augmentation"][2] > table["without augmentation"][2] + 0.05
 
 # %% [markdown]
 # The columns are: digits learned from, held out, and held out and moved. Without augmentation the network nearly knows
-# the first by heart. On the second, augmentation has won nothing in so short a run. On the third it has: whoever learned
-# only digits that fill their frame is lost when one does not.
+# the first by heart. On the second, augmentation has won nothing in so short a run. On the third it has: who has only
+# seen digits that fill their frame is lost when one does not.
 #
 # ## The one in the box
 #
@@ -376,4 +376,4 @@ assert evaluate(shipped, moved)[1] > 0.95
 #   AdamW; and [arXiv:1608.03983](https://arxiv.org/abs/1608.03983): the cosine.
 # * Szegedy et al., [arXiv:1512.00567](https://arxiv.org/abs/1512.00567): label smoothing. Huang et al.,
 #   [arXiv:1603.09382](https://arxiv.org/abs/1603.09382): stochastic depth.
-# * Next: [15, colour a photo](15_colour_a_photo.ipynb).
+# * Next: [14, see why dilation helps](14_see_why_dilation_helps.ipynb).

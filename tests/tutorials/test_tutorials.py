@@ -56,10 +56,8 @@ def each(sources: list[Path] = SOURCES) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("source", sources, ids=lambda source: source.stem)
 
 
-def test_numbers_are_unique_and_in_the_order_of_both_lists() -> None:
-    numbers = [source.name[:2] for source in SOURCES]
-    assert numbers[0] == "01"
-    assert len(set(numbers)) == len(numbers)
+def test_numbers_are_consecutive_and_in_the_order_of_both_lists() -> None:
+    assert [source.name[:2] for source in SOURCES] == [f"{number:02d}" for number in range(1, len(SOURCES) + 1)]
     for readme, folder in ((TUTORIALS / "README.md", ""), (TUTORIALS.parent / "README.md", "tutorials/")):
         rows = [line for line in readme.read_text().splitlines() if line.startswith("| ![") and ".ipynb)" in line]
         assert len(rows) == len(SOURCES)
@@ -100,7 +98,16 @@ def test_links_lead_somewhere(source: Path) -> None:
     targets = [part.split(")")[0] for part in text.split("](")[1:]]
     assert targets
     for target in targets:
-        assert target.startswith("https://arxiv.org/abs/") or (TUTORIALS / target).with_suffix(".py").is_file(), target
+        path = TUTORIALS / target
+        assert target.startswith("https://arxiv.org/abs/") or path.is_file(), target
+        assert path.suffix != ".ipynb" or path.with_suffix(".py").is_file(), target
+
+
+@each(SOURCES[:-1])
+def test_leads_on_to_the_next(source: Path) -> None:
+    following = SOURCES[SOURCES.index(source) + 1]
+    assert f"* Next: [{following.name[:2]}, " in source.read_text()
+    assert f"]({following.stem}.ipynb).\n" in source.read_text()
 
 
 @each()
