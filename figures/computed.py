@@ -1,6 +1,7 @@
 """The numbers behind each figure, as plain lists and dictionaries. Nothing is drawn here."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,15 @@ def scaling() -> Numbers:
     return numbers
 
 
+def experiment(name: str) -> Numbers:
+    """The numbers of a training experiment, out of measured/NAME.json: measured, so read and not computed again.
+
+    The file is written by ``python -m dinat_ref.training.experiments NAME --out figures/measured``.
+    """
+    measured = json.loads((Path(__file__).parent / "measured" / f"{name}.json").read_text())
+    return {key: value for key, value in measured.items() if key not in ("experiment", "versions", "commit", "threads")}
+
+
 FIGURES = {
     "hero": hero,
     "atlas": atlas,
@@ -162,4 +172,7 @@ FIGURES = {
     "attention_maps": attention_maps,
     "formulations": formulations,
     "scaling": scaling,
+    "patterns": partial(experiment, "patterns"),
+    "distance": partial(experiment, "distance"),
+    "digits": partial(experiment, "digits"),
 }

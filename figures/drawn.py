@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from dinat_ref.analysis.photo import load_photo
 from dinat_ref.viz.curves import draw_growth, draw_scaling
+from dinat_ref.viz.experiment_plates import PLATES
 from dinat_ref.viz.plates import atlas_plate, attention_plate, hero_plate
 from dinat_ref.viz.theme import KEY, QUERY, SERIES, TIMES, house_style, new_figure
 
@@ -126,4 +127,5 @@ DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure], str]] = {
     "attention_maps": (attention_maps, ".png"),
     "formulations": (formulations, ".svg"),
     "scaling": (scaling, ".svg"),
+    **{name: (plate, ".svg") for name, plate in PLATES.items()},
 }

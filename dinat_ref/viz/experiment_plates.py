@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dinat_ref.viz.learning import draw_runs, draw_spread
-from dinat_ref.viz.theme import INK, SERIES, TIMES, new_figure
+from dinat_ref.viz.theme import INK, SERIES, TIMES, housed, new_figure
 
 Numbers = Mapping[str, Any]
 TASKS = {"far_match": "far_match: compare two distant markers", "texture": "texture: compare pixels that touch"}
 
 
+@housed
 def patterns_plate(numbers: Numbers) -> Figure:
     """Draw which orders of local and dilated layers learn what, above the part of the pairs that meet in some token.
 
@@ -35,9 +36,10 @@ def patterns_plate(numbers: Numbers) -> Figure:
         TASKS[task]: {_label(pattern, meet): runs for pattern, runs in accuracy[task].items()} for task in accuracy
     }
     draw_runs(shown, axes, title="Two layers, five seeds: dots are runs, bars their medians")
-    _limits(axes, "guessing", 0.5)
-    axes.axhline(0.75, color=INK, linestyle="--", linewidth=0.8)
-    axes.text(-0.48, 0.755, "most where markers never meet", fontsize=8)
+    _draw_level(axes, "guessing", 0.5)
+    _draw_level(axes, "at most this where markers never meet", 0.75)
+    axes.set_xlim(-0.7, len(shown[next(iter(shown))]) - 0.4)
+    axes.set_ylim(0, 1.02)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
@@ -48,6 +50,7 @@ def _label(pattern: str, meet: Numbers) -> str:
     return f"{name}\nmarkers meet: {meet['far_match'][pattern]:.0%}\npixels meet: {meet['texture'][pattern]:.0%}"
 
 
+@housed
 def distance_plate(numbers: Numbers) -> Figure:
     """Draw the accuracy by the distance of the markers, and where the receptive field says that it must fall.
 
@@ -72,11 +75,20 @@ def distance_plate(numbers: Numbers) -> Figure:
         reach = max((distance for distance, share in zip(distances, meet, strict=True) if share > 0), default=0)
         if reach < distances[-1]:
             axes.axvline(reach + 0.5, color=colour, linestyle="--", linewidth=1)
-            axes.text(reach + 0.55, 0.43, f"{kernel}{TIMES}{kernel}: no token\nsees both", fontsize=8, color=colour)
-    _limits(axes, "guessing", 0.5)
+            axes.text(
+                reach + 0.45,
+                0.42,
+                f"{kernel}{TIMES}{kernel}: no token\nsees both",
+                fontsize=8,
+                color=colour,
+                ha="right",
+            )
+    _draw_level(axes, "guessing", 0.5)
+    axes.set_ylim(0.4, 1.02)
     return figure
 
 
+@housed
 def digits_plate(numbers: Numbers) -> Figure:
     """Draw the accuracy on digits by the dilation at test time, a curve for each dilation in training.
 
@@ -104,11 +116,10 @@ def digits_plate(numbers: Numbers) -> Figure:
     return figure
 
 
-def _limits(axes: Axes, text: str, chance: float) -> None:
-    """Show accuracies from a little below guessing to 1."""
-    axes.set_ylim(0.4, 1.02)
-    axes.axhline(chance, color=INK, linestyle=":", linewidth=1)
-    axes.text(axes.get_xlim()[1], chance, text, fontsize=8, ha="right", va="bottom")
+def _draw_level(axes: Axes, text: str, level: float) -> None:
+    """Draw an accuracy to compare with, and its name at the left end."""
+    axes.axhline(level, color=INK, linestyle=":", linewidth=1)
+    axes.text(0.01, level, text, fontsize=8, va="bottom", transform=axes.get_yaxis_transform())
 
 
 PLATES: dict[str, Callable[[Numbers], Figure]] = {

@@ -10,7 +10,7 @@ from torch import nn
 from dinat_ref.models.checkpoints import CheckpointError
 from dinat_ref.training.checkpoint import latest_checkpoint, load_training, save_checkpoint
 from dinat_ref.training.data import Examples, hold_out, load_digits
-from dinat_ref.training.loop import NonFiniteLossError, evaluate, start, train
+from dinat_ref.training.loop import NonFiniteLossError, start, train
 from dinat_ref.training.recipe import Recipe
 from dinat_ref.training.small_models import PATTERNS, make_model, pattern_model
 from dinat_ref.training.synthetic import texture

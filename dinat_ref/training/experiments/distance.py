@@ -43,7 +43,7 @@ def runs(seeds: int, images: int, epochs: int) -> list[Run]:
 
 
 def accuracies(kernel_size: int, seed: int, images: int, epochs: int) -> list[float]:
-    """Train one model on all distances and measure it on 1,000 new images of each.
+    """Train one model on all distances and measure it on new images of each, 1,000 or as many as it learns from.
 
     Shapes:
         return: a number for each of DISTANCES
@@ -60,7 +60,8 @@ def accuracies(kernel_size: int, seed: int, images: int, epochs: int) -> list[fl
         model = pattern_model("na_na", SIZE, examples.images.shape[1], kernel_size=kernel_size)
     recipe = replace(TASK, epochs=epochs, seed=seed)
     train(start(model, recipe), examples, examples.pick(torch.arange(0)), recipe)
-    return [evaluate(model, far_match(1000, seed + UNSEEN, SIZE, (d, d)))[1] for d in DISTANCES]
+    unseen = min(1000, images)
+    return [evaluate(model, far_match(unseen, seed + UNSEEN, SIZE, (d, d)))[1] for d in DISTANCES]
 
 
 def summarise(table: dict[tuple[str, ...], list[list[float]]]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def runs(seeds: int, images: int, epochs: int) -> list[Run]:
 
 
 def accuracy(task: str, pattern: str, seed: int, images: int, epochs: int) -> float:
-    """Train one model and measure it on 2,000 images that no run learns from.
+    """Train one model and measure it on images that no run learns from, 2,000 or as many as it learns from.
 
     Shapes:
         none
@@ -58,7 +58,7 @@ def accuracy(task: str, pattern: str, seed: int, images: int, epochs: int) -> fl
         True
     """
     make = SYNTHETIC[task]
-    examples, unseen = make(images, seed, SIZE), make(2000, seed + UNSEEN, SIZE)
+    examples, unseen = make(images, seed, SIZE), make(min(2000, images), seed + UNSEEN, SIZE)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = pattern_model(pattern, SIZE, examples.images.shape[1], kernel_size=KERNEL)
