@@ -40,11 +40,12 @@ tasks = {"far apart": (5, 5), "touching": (1, 1)}  # the least and the largest d
 colours = torch.tensor([[0.84, 0.37, 0.0], [0.0, 0.45, 0.7]])  # orange, blue
 figure, grid = new_figure(2, 6, size=(8, 3.2))
 for axes_of_row, distance in zip(grid, tasks.values()):
-    examples = far_match(num_images=6, seed=0, size=size, distance=distance)
+    examples = far_match(num_images=40, seed=0, size=size, distance=distance)
+    assert (examples.images.sum((1, 2, 3)) == 2).all()
+    examples = examples.pick(examples.labels.argsort(stable=True)[[0, 1, 2, -1, -2, -3]])  # three of each class
     for axes, image, label in zip(axes_of_row, examples.images, examples.labels):
         empty = 0.93 * (1 - image.sum(0))[..., None]  # [6, 6, 1]
         draw_photo(empty + torch.einsum("cxy,cr->xyr", image, colours), axes, title=examples.class_names[label])
-assert examples.images.sum((1, 2, 3)).tolist() == [2] * 6
 figure
 
 # %% [markdown]
@@ -91,16 +92,17 @@ for axes, (pattern, layers) in zip(grid[0], stacks.items()):
     axes.images[0].set(cmap="Greys", clim=(-0.1, 2.5))
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
-    axes.set(xlabel="position of one", ylabel="position of the other")
+    axes.set_xlabel("position of one")
     far_pairs = axes.scatter([0, 5], [5, 0], s=70, color=QUERY, label="markers far apart")
     places = torch.cat([beside, beside + 1]), torch.cat([beside + 1, beside])
     touching_pairs = axes.scatter(*places, s=50, marker="s", color=SERIES[0], label="markers that touch")
+grid[0, 0].set_ylabel("position of the other")
 share_legend(figure, [far_pairs, touching_pairs])
 figure
 
 # %% [markdown]
-# Grey cells are pairs of positions that meet. NA-NA fills a band along the diagonal: tokens meet up to a distance of 4,
-# and the markers are 5 apart. DiNA-DiNA is a chequerboard: each token stays in its dilation group, and no two tokens
+# Grey cells are pairs of positions that meet. NA-NA leaves out the two corners: tokens meet up to a distance of 4, and
+# the markers are 5 apart. DiNA-DiNA is a chequerboard: each token stays in its dilation group, and no two tokens
 # that touch are in one group. With one layer of each, everybody meets everybody. So we predict:
 
 
@@ -194,10 +196,12 @@ for axes, task in zip(grid[0], tasks):
     for number, pattern in enumerate(stacks):
         accuracy = [0.5, *[row["held_out_accuracy"] for row in found[task, pattern]]]
         steps = torch.arange(len(accuracy)) * 50
-        axes.plot(steps, accuracy, color=SERIES[number], marker=MARKERS[number], label=names[pattern])
+        style = {"color": SERIES[number], "marker": MARKERS[number], "markersize": 9 - 2 * number}
+        axes.plot(steps, accuracy, label=names[pattern], **style)
     axes.axhline(0.75, color=INK, linestyle="--", linewidth=1, marker="")
     axes.text(300, 0.76, "most for a sum", fontsize=8, ha="right")
-    axes.set(xlabel="steps of training", ylim=(0.4, 1.03), title=f"markers {task}")
+    axes.set(xlabel="steps of training", ylim=(0.4, 1.03))
+    axes.set_title(f"markers {task}", loc="left", fontsize=10)
 grid[0, 0].set_ylabel("accuracy")
 share_legend(figure, grid[0, 0].get_lines()[:3])
 figure
@@ -216,8 +220,9 @@ figure
 
 # %%
 noise = texture(num_images=4000, seed=0, size=9)
+shown = noise.pick(noise.labels.argsort(stable=True)[[0, 1, 2, -1, -2, -3]])
 figure, grid = new_figure(1, 6, size=(8, 1.7))
-for axes, image, label in zip(grid[0], noise.images[:, 0], noise.labels):
+for axes, image, label in zip(grid[0], shown.images[:, 0], shown.labels):
     draw_photo((image + 1.3) / 2.4, axes, title=f"in {noise.class_names[label]}")
 
 for apart in (1, 2, 3):
