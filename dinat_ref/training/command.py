@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     """
     with _bad_input_in_one_line():
         recipe = _recipe(args)
-        last = _check_out(args)
+        last = _check(args)
     with join_processes(args.device) as process:
         with _bad_input_in_one_line():
             examples, held_out = _data(args, recipe)
@@ -141,8 +141,10 @@ def _bad_input_in_one_line() -> Iterator[None]:
         raise CommandError(lines[0]) from None
 
 
-def _check_out(args: argparse.Namespace) -> Path | None:
+def _check(args: argparse.Namespace) -> Path | None:
     """Check what can be checked before any work, and find the checkpoint to go on from."""
+    if args.data not in ("digits", *SYNTHETIC) and not Path(args.data).is_dir():
+        raise CommandError(f"--data must be digits, far_match, texture or a folder, got {args.data}")
     if args.size < 32:
         raise CommandError(f"--size must be at least 32, got {args.size}")
     if args.images < 2:
@@ -182,10 +184,8 @@ def _data(args: argparse.Namespace, recipe: Recipe) -> tuple[Examples, Examples]
         examples = load_digits("train")
     elif args.data in SYNTHETIC:
         examples = SYNTHETIC[args.data](args.images, recipe.seed)
-    elif Path(args.data).is_dir():
-        examples = load_folder(args.data, args.size)
     else:
-        raise CommandError(f"--data must be digits, far_match, texture or a folder, got {args.data}")
+        examples = load_folder(args.data, args.size)
     return hold_out(examples, args.held_out, recipe.seed)
 
 

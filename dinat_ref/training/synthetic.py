@@ -20,7 +20,7 @@ from torch import Tensor
 from dinat_ref.training.data import Examples
 
 
-def far_match(num_images: int, seed: int, size: int = 12, distance: tuple[int, int] | None = None) -> Examples:
+def far_match(num_images: int, seed: int, size: int = 9, distance: tuple[int, int] | None = None) -> Examples:
     """Draw images with two markers; class 1 where they have the same colour.
 
     The distance of two pixels is the larger of the distances on the two axes, as a square window measures it.
@@ -63,7 +63,7 @@ def far_match(num_images: int, seed: int, size: int = 12, distance: tuple[int, i
     return Examples(images, (colours[0] == colours[1]).long(), ("different", "same"))
 
 
-def texture(num_images: int, seed: int, size: int = 12) -> Examples:
+def texture(num_images: int, seed: int, size: int = 9) -> Examples:
     """Draw images of equal pairs of pixels; class 1 where the pairs lie in columns.
 
     Shapes:
