@@ -230,6 +230,8 @@ for apart in (1, 2, 3):
     shares = [equal[noise.labels == label].mean().item() for label in (0, 1)]
     print(f"{apart} apart in a row, equal: {shares[0]:.2f} (pairs in rows), {shares[1]:.2f} (pairs in columns)")
     assert (abs(shares[0] - shares[1]) > 0.2) == (apart == 1)
+dilated = [Neighborhood((9, 9), 3, dilation=3)] * 2
+assert not pairs_that_meet(dilated)[0].diagonal(1).any()  # no pixel meets the one beside it
 figure
 
 # %% [markdown]
