@@ -27,6 +27,8 @@ from dinat_ref.viz.attention import draw_photo
 from dinat_ref.viz.maps import draw_map
 from dinat_ref.viz.theme import INK, MARKERS, QUERY, SERIES, new_figure, share_legend
 
+torch.set_num_threads(1)  # so small a network gains little from more
+
 # %% [markdown]
 # ## Two markers
 #

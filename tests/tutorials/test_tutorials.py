@@ -75,9 +75,10 @@ def test_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.importorskip(package, reason=f"{reason}; pip install 'dinat-ref[tutorials]'")
     monkeypatch.chdir(TUTORIALS)
     settings = dict(matplotlib.rcParams)
-    state = torch.random.get_rng_state()
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     names = runpy.run_path(str(source), run_name="__main__")
     torch.random.set_rng_state(state)
+    torch.set_num_threads(threads)
     assert "torch" in names
     assert dict(matplotlib.rcParams) == settings
 
