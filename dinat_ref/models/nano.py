@@ -1,8 +1,9 @@
 """The trained model that comes with this package: a DiNAT of a hundred thousand parameters that reads digits.
 
 It is there to look inside: a real DiNAT with two levels and a dilated layer, that has learned something, runs in
-milliseconds and needs no download. This command, with the constraints of ``constraints.txt`` on two threads, trains
-it again and measures it on the held-out digits::
+milliseconds and needs no download. This command trains it again, to the same bits where PyTorch, processor and number
+of threads (two) are the same, and measures it on the test part of scikit-learn's digits: 360 of 360 are right. The
+test part was looked at once, after the recipe had been chosen by what was held out of the training part::
 
     dinat-ref train --data digits --model dinat_nano_digits --held-out 0 --test --out runs/digits
 """

@@ -18,9 +18,8 @@ from tests.models.tiny import tiny
 
 ROOT = Path(__file__).parents[2]
 TITLE = "## Run DiNAT anywhere\n"
-DRAFT = ROOT / "dinat_ref" / "models" / "README_SECTION.md"  # until the README has the section
 README = (ROOT / "README.md").read_text()
-SECTION = (README if TITLE in README else DRAFT.read_text()).partition(TITLE)[2].partition("\n## ")[0]
+SECTION = README.partition(TITLE)[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"```python\n(.*?)```", SECTION, re.S)
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
 HUB_NAME = "shi-labs/dinat-mini-in1k-224"
