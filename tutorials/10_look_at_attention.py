@@ -5,12 +5,13 @@
 # real photo, and what each of them does *not* say.
 #
 # **What you'll do:** draw attention maps, and condense them to an entropy and a reach per token; follow attention
-# through several layers; and look at a network that has learned nothing yet.
+# through several layers; and look at a DiNAT before and after it has learned to read.
 #
-# **What you'll need:** [07, denoise a photo](07_denoise_a_photo.ipynb) and [09, build DiNAT](09_build_dinat.ipynb).
+# **What you'll need:** [07, denoise a photo](07_denoise_a_photo.ipynb), [09, build DiNAT](09_build_dinat.ipynb), and
+# `pip install 'dinat-ref[tutorials]'` for digits and trained weights.
 
 # %%
-import math
+import copy
 
 import torch
 
@@ -19,7 +20,10 @@ from dinat_ref.analysis.attention_maps import attention_map, entropy, reach, rol
 from dinat_ref.analysis.model_attention import model_attention
 from dinat_ref.analysis.photo import load_photo, patch_operands
 from dinat_ref.analysis.receptive_field import receptive_field
-from dinat_ref.models import DiNAT, DinatConfig
+from dinat_ref.models import create_model
+from dinat_ref.models.layers import Layer
+from dinat_ref.training.data import load_digits
+from dinat_ref.training.loop import evaluate
 from dinat_ref.viz.attention import draw_attention, draw_photo
 from dinat_ref.viz.maps import draw_map
 from dinat_ref.viz.theme import new_figure
@@ -28,8 +32,9 @@ from dinat_ref.viz.windows import mark_query
 # %% [markdown]
 # ## Weights that mean something
 #
-# We need attention that pays attention. Published checkpoints would have it, but this page needs no network: tutorial
-# 07's patches will do. Tokens that look alike attend each other. The photo shrinks to 60 x 51 tokens.
+# We need attention that pays attention. A trained network has it, and we shall come to one; but what its queries and
+# keys mean, nobody knows. So we begin with some that we made ourselves, tutorial 07's patches: tokens that look alike
+# attend each other. The photo shrinks to 60 x 51 tokens.
 
 # %%
 photo = torch.nn.functional.avg_pool2d(load_photo().movedim(-1, 0)[None, :, :, :510], 10)[0].movedim(
@@ -137,30 +142,111 @@ draw_map(row.clamp(min=1e-6).log10(), grid[0, 2], title="rollout", label="log10 
 figure
 
 # %% [markdown]
-# ## A network that has learned nothing
+# ## A network, before and after
 #
-# `model_attention` collects the weights of every layer of a model, each with its neighborhood. Before training, all
-# scores are nearly zero, so every query uses all of its 49 keys. This is the baseline against which a trained model's
-# maps should be read; a beautiful map from an untrained network would be a bug.
+# `model_attention` collects the weights of every layer of a model, each with its neighborhood. The model is the DiNAT
+# that comes with this package: four layers with windows of 3 x 3, the second with dilation 2, trained on scanned digits
+# (tutorial [13](13_train_a_dinat.ipynb) does it); beside it is the same network untrained.
+#
+# Before training all scores are nearly zero, and a query uses all of its nine keys. That is the baseline for maps of a
+# trained model; a beautiful map from an untrained one would be a bug. Training leaves five keys in the first level and
+# three in the second. And it makes every token look *away from itself*, and so further: the residual connection
+# brings a token to itself anyway.
 
 # %%
+digits = load_digits("train")
+scans = digits.images[:300]
 torch.manual_seed(10)
-model = DiNAT(
-    DinatConfig(embed_dim=64, depths=[3], num_heads=[2], dilations=[[1, 8, 1]])
-).eval()  # DiNAT-Mini's first level
-picture = torch.nn.functional.interpolate(load_photo().movedim(-1, 0)[None], (224, 224), mode="bilinear")
-for layer in model_attention(model, picture):
-    used = entropy(layer.weights).exp().mean().item()
-    dilation, distance = layer.neighborhood.dilation[0], reach(layer.weights, layer.neighborhood).mean().item()
-    print(f"{layer.name} dilation {dilation}: {used:4.1f} of 49 keys, reach {distance:4.1f} tokens")
-    assert used > 0.97 * 49
-print(f"(the largest entropy is log 49 = {math.log(49):.2f})")
+networks = {"untrained": create_model("dinat_nano_digits").eval()}
+networks["trained"] = create_model("dinat_nano_digits", pretrained=True)
+seen = {name: model_attention(network, scans) for name, network in networks.items()}
+for name, layers in seen.items():
+    for number, layer in enumerate(layers, start=1):
+        maps = scatter_weights(layer.weights, layer.neighborhood)  # [300, heads, N, N]
+        used, own = entropy(layer.weights).exp().mean().item(), maps.diagonal(dim1=2, dim2=3).mean().item()
+        zeros = torch.zeros(1, *layer.neighborhood.layout, 1, 1)
+        even = neighborhood_weights(zeros, zeros, 3, dilation=layer.neighborhood.dilation)
+        further = reach(layer.weights, layer.neighborhood).mean() - reach(even, layer.neighborhood).mean()
+        print(f"{name:9} layer {number}: {used:.1f} of 9 keys, {own:4.0%} on itself, reach {further:+.2f} tokens")
+        assert used > 7.5 if name == "untrained" else used < 6
+        assert own > 0.08 if name == "untrained" else own < 0.07
+        assert abs(further) < 0.1 if name == "untrained" else further > 0.15
+
+# %%
+number, token = 3, (2, 5)
+ink = torch.nn.functional.avg_pool2d(scans, 4)[:, 0]  # [300, 8, 8], of each token
+paper = 1 - 0.9 * ink[number].numpy()
+figure, grid = new_figure(2, 4, size=(10, 4.2))
+for axes_of_row, (name, layers) in zip(grid, seen.items()):
+    for axes, which, layer in zip(axes_of_row, ("layer 1", "layer 2, dilation 2"), layers):
+        weight = scatter_weights(layer.weights[[number]], layer.neighborhood)[0, 0, layer.neighborhood.number(token)]
+        style = {"view": ((0, 8), (0, 8)), "largest": 4, "colorbar": which != "layer 1"}
+        title = f"{name}, {which}" if which == "layer 1" else which
+        draw_attention(paper, weight.unflatten(0, (8, 8)), layer.neighborhood, token, axes, title=title, **style)
+    used = entropy(layers[0].weights[number]).exp().mean(-1)
+    axes = draw_map(used, axes_of_row[2], title="layer 1, keys in use", label="of 9 keys")
+    axes.images[0].set_clim(1, 9)
+    flow = rollout([layer.weights for layer in layers[:2]], [layer.neighborhood for layer in layers[:2]])  # [300, N, N]
+    axes = draw_map(flow[number].mean(0).unflatten(0, (8, 8)) * 64, axes_of_row[3], title="rollout", label="times 1/64")
+    axes.images[0].set_clim(0, 2.5)
+figure
 
 # %% [markdown]
+# What do they look at? Not at ink, as one would think. Rollout (the right column: how much each token counts for all
+# others) prefers ink, but hardly more than before training. In the first layer, ink attends less ink than its window
+# has, and paper more: the layer looks for contrast.
+
+# %%
+for name, layers in seen.items():
+    flow = rollout([layer.weights for layer in layers[:2]], [layer.neighborhood for layer in layers[:2]]).mean(1)
+    preference = ((flow * ink.flatten(1)).sum(1) / ink.mean((1, 2))).mean().item()
+    print(f"{name}: rollout is {preference:.2f} times as much on ink as chance")
+    assert 1.05 < preference < 1.3
+    maps = scatter_weights(layers[0].weights, layers[0].neighborhood).mean(1)  # [300, N, N]
+    of_window = layers[0].neighborhood.mask() / 9.0
+    excess = ((maps - of_window) @ ink.flatten(1)[..., None])[..., 0]  # [300, N]
+    dark = ink.flatten(1) > 0.5
+    print(
+        f"   ink attends {excess[dark].mean():+.2f} of ink, paper {excess[~dark].mean():+.2f}, compared to its window"
+    )
+    if name == "trained":
+        assert excess[dark].mean() < -0.05
+        assert excess[~dark].mean() > 0.05
+
+# %% [markdown]
+# Maps show what is *attended*, not what *matters*. To know that, one must interfere. With queries and bias tables set
+# to zero, every key weighs the same:
+
+
+# %%
+def indifferent_in(network, numbers):
+    """The network with equal weights in some of its layers."""
+    changed = copy.deepcopy(network)
+    layers = [module for module in changed.modules() if isinstance(module, Layer)]
+    for number in numbers:
+        attention = layers[number - 1].attn
+        dim = attention.qkv.in_features
+        with torch.no_grad():
+            for parameter in (attention.qkv.weight[:dim], attention.qkv.bias[:dim], attention.rpb):
+                parameter.zero_()
+    return changed
+
+
+for numbers in ([], [1], [2], [3], [4], [1, 2, 3, 4]):
+    right = evaluate(indifferent_in(networks["trained"], numbers), digits)[1]
+    print(f"indifferent in layers {numbers}: {right:6.1%} of the digits are read as what they are")
+    assert right > 0.9 if len(numbers) < 2 else right < 0.4
+
+# %% [markdown]
+# (These are the digits that it learned from; we ask what it uses, not how good it is.) Without attention the network is
+# lost, so it does use it. But nearly all digits are read without any one of the layers, also of those with the sharpest
+# maps: what one no longer picks out, the others do.
+#
 # ## On your own
 #
 # * Make `strength` 0.1 and 2. What happens to the entropy map? When is a map "sharp" for a dull reason?
-# * Load a published checkpoint (tutorial 09) and run the last cell again. Which layers use few keys?
+# * The trained network has bias tables, too. Set only these to zero, or only the queries. Which does it use?
+# * Load a published checkpoint (tutorial 09). Which layers use few keys, and which look away from themselves?
 # * Set `residual=0` in `rollout`. What does it claim now, and is it still true of these layers?
 #
 # ## Further reading

@@ -218,5 +218,5 @@ assert len(CORPUS) > 50
 # ## Further reading
 #
 # * MacIver & Hatfield-Dodds, *Hypothesis: a new approach to property-based testing*, JOSS 4(43), 2019.
-# * `dinat_ref/testing/`, where each check is a few lines. You have reached the end: go back to
-#   [01](01_draw_a_window.ipynb) with your own kernel.
+# * `dinat_ref/testing/`, where each check is a few lines.
+# * Next: [13, train a DiNAT](13_train_a_dinat.ipynb).

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -18,6 +19,10 @@ _specification = importlib.util.spec_from_file_location("tutorials_build", TUTOR
 build = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(build)
 SOURCES = sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
+NEEDS = {
+    "sklearn": (("from sklearn", "load_digits("), "scikit-learn ships the pictures"),
+    "safetensors": (("pretrained=True", "load_training("), "safetensors reads trained weights"),
+}
 
 
 def cells(source: Path) -> list[tuple[str, str]]:
@@ -52,10 +57,8 @@ def each(sources: list[Path] = SOURCES) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("source", sources, ids=lambda source: source.stem)
 
 
-def test_numbers_are_unique_and_in_the_order_of_both_lists() -> None:
-    numbers = [source.name[:2] for source in SOURCES]
-    assert numbers[0] == "01"
-    assert len(set(numbers)) == len(numbers)
+def test_numbers_are_consecutive_and_in_the_order_of_both_lists() -> None:
+    assert [source.name[:2] for source in SOURCES] == [f"{number:02d}" for number in range(1, len(SOURCES) + 1)]
     for readme, folder in ((TUTORIALS / "README.md", ""), (TUTORIALS.parent / "README.md", "tutorials/")):
         rows = [line for line in readme.read_text().splitlines() if line.startswith("| ![") and ".ipynb)" in line]
         assert len(rows) == len(SOURCES)
@@ -67,13 +70,15 @@ def test_numbers_are_unique_and_in_the_order_of_both_lists() -> None:
 
 @each()
 def test_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "from sklearn" in source.read_text():
-        pytest.importorskip("sklearn", reason="scikit-learn ships the pictures; pip install 'dinat-ref[tutorials]'")
+    for package, (uses, reason) in NEEDS.items():
+        if any(use in source.read_text() for use in uses):
+            pytest.importorskip(package, reason=f"{reason}; pip install 'dinat-ref[tutorials]'")
     monkeypatch.chdir(TUTORIALS)
     settings = dict(matplotlib.rcParams)
-    state = torch.random.get_rng_state()
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     names = runpy.run_path(str(source), run_name="__main__")
     torch.random.set_rng_state(state)
+    torch.set_num_threads(threads)
     assert "torch" in names
     assert dict(matplotlib.rcParams) == settings
 
@@ -95,7 +100,16 @@ def test_links_lead_somewhere(source: Path) -> None:
     targets = [part.split(")")[0] for part in text.split("](")[1:]]
     assert targets
     for target in targets:
-        assert target.startswith("https://arxiv.org/abs/") or (TUTORIALS / target).with_suffix(".py").is_file(), target
+        path = TUTORIALS / target
+        assert target.startswith("https://arxiv.org/abs/") or path.is_file(), target
+        assert path.suffix != ".ipynb" or path.with_suffix(".py").is_file(), target
+
+
+@each(SOURCES[:-1])
+def test_leads_on_to_the_next(source: Path) -> None:
+    following = SOURCES[SOURCES.index(source) + 1]
+    last_cell = cells(source)[-1][1]
+    assert re.search(rf"Next:\s\[{following.name[:2]}, [^]]+\]\({following.stem}\.ipynb\)", last_cell)
 
 
 @each()
