@@ -315,7 +315,7 @@ state = start(new_model(), recipe)
 state.restore(tensors, content["history"])
 train(state, examples, held_out, recipe)
 
-for ours, theirs in ((model, state.model), (average, state.best_model)):
+for ours, theirs in ((model, state.model), (average, state.kept_model)):
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=0, atol=0)
 for ours, theirs in zip(history, state.history):
@@ -338,7 +338,7 @@ changes = draw_changes("affine", len(held_out), torch.Generator().manual_seed(1)
 moved = Examples(apply_changes(held_out.images, changes), held_out.labels, held_out.class_names)
 networks = {"without augmentation": state, "with augmentation": robust}
 table = {
-    name: [evaluate(of.best_model, part)[1] for part in (examples, held_out, moved)] for name, of in networks.items()
+    name: [evaluate(of.kept_model, part)[1] for part in (examples, held_out, moved)] for name, of in networks.items()
 }
 for name, accuracies in table.items():
     print(f"{name:22}", *[f"{accuracy:8.1%}" for accuracy in accuracies])

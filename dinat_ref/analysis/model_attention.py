@@ -32,7 +32,7 @@ def model_attention(model: nn.Module, image: Tensor) -> list[LayerAttention]:
     """Run a model of this package and keep the attention weights of all its layers.
 
     Shapes:
-        image:  [B, 3, H, W]
+        image:  [B, C, H, W]
         return: one entry per layer, in the order they run
     Raises:
         ValueError: the model has no layers of ``dinat_ref.models``, or a feature map is smaller than

@@ -47,7 +47,7 @@ class State:
     Source: the project's own.
     Example:
         >>> model = nn.Linear(2, 2)
-        >>> State(model, torch.optim.AdamW(model.parameters())).best_model is model
+        >>> State(model, torch.optim.AdamW(model.parameters())).kept_model is model
         True
     """
 
@@ -57,12 +57,12 @@ class State:
     history: list[Row] = field(default_factory=list)
 
     @property
-    def best_model(self) -> nn.Module:
+    def kept_model(self) -> nn.Module:
         """The model to evaluate and to keep: the average where there is one."""
         return self.model if self.average is None else self.average.module
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that training changes, by name, but for those of ``best_model``."""
+        """Every tensor that training changes, by name, but for those of ``kept_model``."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{number}.{name}": torch.as_tensor(moment) for name, moment in moments.items()}
@@ -129,7 +129,7 @@ def save_checkpoint(folder: Path, state: State, description: dict[str, Any]) -> 
     target = folder / f"checkpoint-{len(state.history):04d}"
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".checkpoint-"))
     try:
-        save_model(temporary, state.best_model)
+        save_model(temporary, state.kept_model)
         write_checkpoint(temporary / "training.safetensors", state.tensors())
         if "size" in description:  # of photographs: read by ``dinat-ref classify`` and transformers
             (temporary / "preprocessor_config.json").write_text(json.dumps({"size": description["size"]}) + "\n")

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"cannot write to {args.out}: {error.strerror}") from None
         if args.test:
             test = load_digits("test")
-            _, accuracy = evaluate(state.best_model, test, process=process)
+            _, accuracy = evaluate(state.kept_model, test, process=process)
             if process.is_first:
                 print(f"test part: {accuracy:.2%} of {len(test)} digits, {round((1 - accuracy) * len(test))} wrong")
     if process.is_first:

@@ -70,7 +70,7 @@ def start(model: nn.Module, recipe: Recipe) -> State:
 def train(
     state: State,
     examples: Examples,
-    held_out: Examples,
+    held_out: Examples | None,
     recipe: Recipe,
     folder: Path | None = None,
     description: dict[str, Any] | None = None,
@@ -83,7 +83,7 @@ def train(
         none
     Args:
         state: of ``start``, or restored from a checkpoint; it is changed.
-        examples, held_out: the images to learn from, and those to measure on, which may be none.
+        examples, held_out: the images to learn from, and those to measure on, or None.
         folder: where a checkpoint is written after each epoch; None writes nothing.
         description: what the checkpoints say of the run.
         process: this process, where there are several; its batches have recipe.batch_size images each.
@@ -115,8 +115,8 @@ def train(
         with torch.random.fork_rng():
             torch.manual_seed(epoch_seed(recipe, epoch) + process.number)  # stochastic depth differs by process
             row = train_epoch(state, parallel, examples, recipe, epoch, steps, process)
-        if len(held_out):
-            loss, accuracy = evaluate(state.best_model, held_out, recipe, process)
+        if held_out is not None and len(held_out):
+            loss, accuracy = evaluate(state.kept_model, held_out, recipe, process)
             row |= {"held_out_loss": loss, "held_out_accuracy": accuracy}
         per_epoch = (time.perf_counter() - began) / (epoch + 1 - done_before)
         row["seconds_left"] = per_epoch * (recipe.epochs - epoch - 1)
@@ -164,9 +164,12 @@ def train_epoch(
         NonFiniteLossError: the loss or its gradient is infinite or not a number.
     Source: the project's own.
     Example:
-        see ``train``
-        >>> train_epoch.__name__
-        'train_epoch'
+        >>> from dinat_ref.training.synthetic import texture
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+        >>> recipe, examples = Recipe(epochs=1, batch_size=8), texture(24, seed=0, size=6)
+        >>> row = train_epoch(start(network, recipe), network, examples, recipe, epoch=0, steps=3, process=Process())
+        >>> row["epoch"], 0 <= row["train_accuracy"] <= 1
+        (1, True)
     """
     generator = torch.Generator().manual_seed(epoch_seed(recipe, epoch))
     of_all = recipe.batch_size * process.count

@@ -63,6 +63,23 @@ def far_match(num_images: int, seed: int, size: int = 9, distance: tuple[int, in
     return Examples(images, (colours[0] == colours[1]).long(), ("different", "same"))
 
 
+def markers(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Find the two markers of every image of ``far_match``.
+
+    Shapes:
+        return: two of int64 [N, 2], row and column
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> first, second = markers(far_match(5, seed=0, size=8))
+        >>> bool(((first - second).abs().amax(1) > 4).all())
+        True
+    """
+    places = examples.images.sum(1).nonzero()[:, 1:].reshape(-1, 2, 2)  # [N, marker, row and column]
+    return places[:, 0], places[:, 1]
+
+
 def texture(num_images: int, seed: int, size: int = 9) -> Examples:
     """Draw images of equal pairs of pixels; class 1 where the pairs lie in columns.
 

@@ -37,7 +37,7 @@ def patterns_plate(numbers: Numbers) -> Figure:
     }
     draw_runs(shown, axes, title="Two layers, five seeds: dots are runs, bars their medians")
     _draw_level(axes, "guessing", 0.5)
-    _draw_level(axes, "at most this where markers never meet", 0.75)
+    _draw_level(axes, "far_match: at most this where markers never meet", 0.75)
     axes.set_xlim(-0.7, len(shown[next(iter(shown))]) - 0.4)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

@@ -63,7 +63,7 @@ def accuracies(dilation: int, seed: int, epochs: int) -> dict[str, dict[str, flo
         torch.manual_seed(seed)
         model = nano_model("dinat_nano_digits", dilations=[[1, dilation], [1, 1]])
     recipe = replace(DIGITS, epochs=epochs, seed=seed)
-    trained = train(start(model, recipe), examples, held_out.pick(torch.arange(0)), recipe).best_model
+    trained = train(start(model, recipe), examples, None, recipe).kept_model
     found: dict[str, dict[str, float]] = {}
     for tokens, dilations in CHANGED.items():
         larger = replace(held_out, images=interpolate(held_out.images, size=(4 * tokens, 4 * tokens), mode="bilinear"))

@@ -13,11 +13,11 @@ import torch
 from dinat_ref import Neighborhood
 from dinat_ref.analysis.pairs import share_that_meets
 from dinat_ref.training.command import TASK
-from dinat_ref.training.experiments.patterns import UNSEEN, markers
+from dinat_ref.training.experiments.patterns import UNSEEN
 from dinat_ref.training.experiments.runs import Run
 from dinat_ref.training.loop import evaluate, start, train
 from dinat_ref.training.small_models import pattern_model
-from dinat_ref.training.synthetic import far_match
+from dinat_ref.training.synthetic import far_match, markers
 
 SIZE, KERNELS = 10, (3, 5, 7)
 DISTANCES = range(1, SIZE)
@@ -59,7 +59,7 @@ def accuracies(kernel_size: int, seed: int, images: int, epochs: int) -> list[fl
         torch.manual_seed(seed)
         model = pattern_model("na_na", SIZE, examples.images.shape[1], kernel_size=kernel_size)
     recipe = replace(TASK, epochs=epochs, seed=seed)
-    train(start(model, recipe), examples, examples.pick(torch.arange(0)), recipe)
+    train(start(model, recipe), examples, None, recipe)
     unseen = min(1000, images)
     return [evaluate(model, far_match(unseen, seed + UNSEEN, SIZE, (d, d)))[1] for d in DISTANCES]
 

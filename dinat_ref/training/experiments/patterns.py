@@ -14,10 +14,10 @@ from dinat_ref import Neighborhood
 from dinat_ref.analysis.pairs import share_that_meets
 from dinat_ref.analysis.receptive_field import FullAttention, Layer
 from dinat_ref.training.command import SYNTHETIC, TASK
-from dinat_ref.training.data import Examples
 from dinat_ref.training.experiments.runs import Run
 from dinat_ref.training.loop import evaluate, start, train
 from dinat_ref.training.small_models import PATTERNS, pattern_model
+from dinat_ref.training.synthetic import markers
 
 SIZE, KERNEL = 9, 3
 UNSEEN = 1_000_000  # added to a seed, gives images that no run learns from
@@ -63,7 +63,7 @@ def accuracy(task: str, pattern: str, seed: int, images: int, epochs: int) -> fl
         torch.manual_seed(seed)
         model = pattern_model(pattern, SIZE, examples.images.shape[1], kernel_size=KERNEL)
     recipe = replace(TASK, epochs=epochs, seed=seed)
-    train(start(model, recipe), examples, unseen.pick(torch.arange(0)), recipe)
+    train(start(model, recipe), examples, None, recipe)
     return evaluate(model, unseen)[1]
 
 
@@ -113,23 +113,6 @@ def layers_of(pattern: str) -> list[Layer]:
 def marker_pairs() -> tuple[torch.Tensor, torch.Tensor]:
     """The positions of the two markers of 2,000 images: two of [2000, 2]."""
     return markers(SYNTHETIC["far_match"](2000, UNSEEN, SIZE))
-
-
-def markers(examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the two markers of every image.
-
-    Shapes:
-        return: two of int64 [N, 2], row and column
-    Raises:
-        Nothing.
-    Source: the project's own.
-    Example:
-        >>> first, second = markers(SYNTHETIC["far_match"](5, 0, 8))
-        >>> bool(((first - second).abs().amax(1) > 4).all())
-        True
-    """
-    places = examples.images.sum(1).nonzero()[:, 1:].reshape(-1, 2, 2)  # [N, marker, row and column]
-    return places[:, 0], places[:, 1]
 
 
 def touching_pairs() -> tuple[torch.Tensor, torch.Tensor]:
