@@ -23,7 +23,7 @@ from dinat_ref.analysis.receptive_field import receptive_field
 from dinat_ref.models import create_model
 from dinat_ref.models.layers import Layer
 from dinat_ref.training.data import load_digits
-from dinat_ref.training.loop import evaluate
+from dinat_ref.training.evaluate import evaluate
 from dinat_ref.viz.attention import draw_attention, draw_photo
 from dinat_ref.viz.maps import draw_map
 from dinat_ref.viz.theme import new_figure

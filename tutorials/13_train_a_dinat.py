@@ -25,9 +25,10 @@ from torch.nn.functional import cross_entropy
 from dinat_ref.models import create_model
 from dinat_ref.training.augment import apply_changes, draw_changes
 from dinat_ref.training.checkpoint import latest_checkpoint, load_training
-from dinat_ref.training.command import DIGITS
 from dinat_ref.training.data import Examples, hold_out, load_digits
-from dinat_ref.training.loop import epoch_seed, evaluate, start, train
+from dinat_ref.training.evaluate import evaluate
+from dinat_ref.training.loop import epoch_seed, start, train
+from dinat_ref.training.recipe import DIGITS
 from dinat_ref.viz.attention import draw_photo
 from dinat_ref.viz.learning import draw_training
 from dinat_ref.viz.maps import draw_map

@@ -19,8 +19,8 @@ import torch
 
 from dinat_ref import Neighborhood
 from dinat_ref.analysis.pairs import pairs_that_meet, share_that_meets
-from dinat_ref.training.command import TASK
 from dinat_ref.training.loop import start, train
+from dinat_ref.training.recipe import TASK
 from dinat_ref.training.small_models import pattern_model
 from dinat_ref.training.synthetic import far_match, texture
 from dinat_ref.viz.attention import draw_photo

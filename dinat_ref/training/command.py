@@ -14,12 +14,13 @@ from dinat_ref.command import CommandError, whole_file
 from dinat_ref.models.optional import need
 from dinat_ref.training.checkpoint import Row, State, latest_checkpoint, load_training
 from dinat_ref.training.data import Examples, hold_out, load_digits
+from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.folder import load_folder
-from dinat_ref.training.loop import NonFiniteLossError, check_batch, clock, evaluate, start, train
+from dinat_ref.training.loop import NonFiniteLossError, check_batch, clock, start, train
 from dinat_ref.training.processes import join_processes
-from dinat_ref.training.recipe import AUGMENTATIONS, Recipe
+from dinat_ref.training.recipe import AUGMENTATIONS, DIGITS, PHOTOS, TASK, Recipe
 from dinat_ref.training.small_models import make_model
-from dinat_ref.training.synthetic import far_match, texture
+from dinat_ref.training.synthetic import SYNTHETIC
 
 EXAMPLES = """examples:
   dinat-ref train --data digits --out runs/digits                      a nano DiNAT that reads digits, in a minute
@@ -28,11 +29,15 @@ EXAMPLES = """examples:
   dinat-ref train --data digits --out runs/digits --resume             go on after an interruption
   torchrun --nproc-per-node 2 -m dinat_ref train --data digits --batch-size 32 --out runs/digits
 """
-SYNTHETIC = {"far_match": far_match, "texture": texture}
-DIGITS = Recipe(epochs=60, learning_rate=4e-3, average_decay=0.99, augmentation="affine")
-TASK = Recipe(epochs=10, weight_decay=0.01, label_smoothing=0.0)
-PHOTOS = Recipe(epochs=100, batch_size=32, learning_rate=1e-3, augmentation="photo")
-METRICS = ("epoch", "learning_rate", "train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")
+METRICS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "held_out_loss",
+    "held_out_accuracy",
+    "images_per_second",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """
     parser.epilog = EXAMPLES
     parser.add_argument("--data", required=True, help="digits, far_match, texture, or a folder with CLASS/IMAGE")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where checkpoints and metrics go")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="where checkpoints and metrics go; of several machines, a folder that all of them see",
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",

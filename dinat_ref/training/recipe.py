@@ -88,3 +88,9 @@ class Recipe:
             return self.learning_rate * (step + 1) / warm_up_steps
         progress = (step - warm_up_steps) / (num_steps - warm_up_steps)  # 0 .. 1
         return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+# what the command uses where the user says nothing
+DIGITS = Recipe(epochs=60, learning_rate=4e-3, average_decay=0.99, augmentation="affine")
+TASK = Recipe(epochs=10, weight_decay=0.01, label_smoothing=0.0)
+PHOTOS = Recipe(epochs=100, batch_size=32, learning_rate=1e-3, augmentation="photo")

@@ -104,3 +104,6 @@ def texture(num_images: int, seed: int, size: int = 9) -> Examples:
     labels = torch.randint(2, (num_images,), generator=generator)
     upright = labels.bool()[:, None, None, None]
     return Examples(torch.where(upright, images.mT, images), labels, ("rows", "columns"))
+
+
+SYNTHETIC = {"far_match": far_match, "texture": texture}

@@ -90,10 +90,10 @@ def distance_plate(numbers: Numbers) -> Figure:
 
 @housed
 def digits_plate(numbers: Numbers) -> Figure:
-    """Draw the accuracy on digits by the dilation at test time, a curve for each dilation in training.
+    """Draw the accuracy on digits by what is changed at test time, a curve for each dilation in training.
 
     Shapes:
-        numbers: accuracy by model, by tokens of a side, by dilation, [seeds]
+        numbers: accuracy by model, by tokens of a side, by dilation or factor of all dilations, [seeds]
     Raises:
         KeyError: numbers of another experiment.
     Source: the project's own.
@@ -111,8 +111,12 @@ def digits_plate(numbers: Numbers) -> Figure:
             dilations = [int(dilation) for dilation in of_sizes[size]]
             runs = list(zip(*of_sizes[size].values(), strict=True))  # [seeds][dilations]
             curves[f"{name}, trained with {trained[name]}"] = (dilations, runs)
-        title = f"{size}{TIMES}{size} tokens" + ("" if size == sizes[0] else ", never seen in training")
-        draw_spread(curves, axes, xlabel="dilation of the second layer, at test time", title=title)
+        first = size == sizes[0]
+        title = (
+            f"{size}{TIMES}{size} tokens, as in training" if first else f"{size}{TIMES}{size} tokens: twice as large"
+        )
+        xlabel = "dilation of the second layer, at test time" if first else "all dilations times, at test time"
+        draw_spread(curves, axes, xlabel=xlabel, title=title)
     return figure
 
 

@@ -19,7 +19,7 @@ def test_the_trained_model_reads_digits():
     pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: dinat-ref[training]")
     from dinat_ref.training.data import load_digits
-    from dinat_ref.training.loop import evaluate
+    from dinat_ref.training.evaluate import evaluate
 
     model = create_model(NAME, pretrained=True)
     assert not model.training

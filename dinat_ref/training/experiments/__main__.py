@@ -20,7 +20,7 @@ from dinat_ref.viz.theme import save_figure
 EXAMPLES = """experiments:
   patterns   NA-NA, NA-DiNA, DiNA-NA, DiNA-DiNA and SA-SA on a task that is far and one that is near
   distance   how far apart two markers may be, for windows of 3, 5 and 7, beside the receptive field
-  digits     the accuracy of a nano DiNAT and a nano NAT on scanned digits, and with another dilation at test time
+  digits     the accuracy of a nano DiNAT and a nano NAT on scanned digits, and with other dilations at test time
 
 examples:
   python -m dinat_ref.training.experiments patterns

@@ -12,10 +12,11 @@ import torch
 
 from dinat_ref import Neighborhood
 from dinat_ref.analysis.pairs import share_that_meets
-from dinat_ref.training.command import TASK
+from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.experiments.patterns import UNSEEN
 from dinat_ref.training.experiments.runs import Run
-from dinat_ref.training.loop import evaluate, start, train
+from dinat_ref.training.loop import start, train
+from dinat_ref.training.recipe import TASK
 from dinat_ref.training.small_models import pattern_model
 from dinat_ref.training.synthetic import far_match, markers
 

@@ -13,11 +13,12 @@ import torch
 from dinat_ref import Neighborhood
 from dinat_ref.analysis.pairs import share_that_meets
 from dinat_ref.analysis.receptive_field import FullAttention, Layer
-from dinat_ref.training.command import SYNTHETIC, TASK
+from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.experiments.runs import Run
-from dinat_ref.training.loop import evaluate, start, train
+from dinat_ref.training.loop import start, train
+from dinat_ref.training.recipe import TASK
 from dinat_ref.training.small_models import PATTERNS, pattern_model
-from dinat_ref.training.synthetic import markers
+from dinat_ref.training.synthetic import SYNTHETIC, markers
 
 SIZE, KERNEL = 9, 3
 UNSEEN = 1_000_000  # added to a seed, gives images that no run learns from
