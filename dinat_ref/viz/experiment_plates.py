@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dinat_ref.viz.learning import draw_runs, draw_spread
-from dinat_ref.viz.theme import INK, SERIES, TIMES, housed, new_figure
+from dinat_ref.viz.theme import INK, SERIES, TIMES, housed, new_figure, share_legend
 
 Numbers = Mapping[str, Any]
 TASKS = {"far_match": "far_match: compare two distant markers", "texture": "texture: compare pixels that touch"}
@@ -103,20 +103,24 @@ def digits_plate(numbers: Numbers) -> Figure:
         1
     """
     accuracy, trained = numbers["accuracy"], numbers["trained_with"]
+    titles = {"8": f"Scans of 8{TIMES}8 tokens, as in training", "16": f"The same, twice as large: 16{TIMES}16 tokens"}
+    words = {
+        "8": {"1": "second layer:\ndilation 1", "2": "second layer:\ndilation 2"},
+        "16": {"1": "dilations\nas trained", "2": "all dilations\ndoubled"},
+    }
     sizes = list(next(iter(accuracy.values())))
     figure, grid = new_figure(1, len(sizes), size=(4.2 * len(sizes), 3.6), sharey=True)
     for axes, size in zip(grid[0], sizes, strict=True):
-        curves = {}
-        for name, of_sizes in accuracy.items():
-            dilations = [int(dilation) for dilation in of_sizes[size]]
-            runs = list(zip(*of_sizes[size].values(), strict=True))  # [seeds][dilations]
-            curves[f"{name}, trained with {trained[name]}"] = (dilations, runs)
-        first = size == sizes[0]
-        title = (
-            f"{size}{TIMES}{size} tokens, as in training" if first else f"{size}{TIMES}{size} tokens: twice as large"
-        )
-        xlabel = "dilation of the second layer, at test time" if first else "all dilations times, at test time"
-        draw_spread(curves, axes, xlabel=xlabel, title=title)
+        runs = {
+            f"{name}, trained with dilation {trained[name]}": {
+                words[size][change]: of_seeds for change, of_seeds in of_sizes[size].items()
+            }
+            for name, of_sizes in accuracy.items()
+        }
+        draw_runs(runs, axes, title=titles[size])
+        axes.set_ylim(0, 1.02)
+        axes.legend().remove()
+    share_legend(figure, grid[0, 0].get_legend_handles_labels()[0])
     return figure
 
 
