@@ -252,9 +252,9 @@ figure
 #
 # ![Curves of accuracy against the distance of two markers, for three kernel sizes](../figures/distance.svg)
 #
-# And `... digits` changes the dilation of trained networks, like those of [13](13_train_a_dinat.ipynb), at test time: of
-# the second layer alone, which costs little; and on scans twice as large, of all layers. The same weights, every window
-# stretched to what it spanned in training, find most of the digits again:
+# And `... digits` changes the dilation of trained networks, like those of [13](13_train_a_dinat.ipynb), at test time:
+# of the second layer alone, which costs little; and on scans twice as large, of all layers. The same weights, every
+# window stretched to what it spanned in training, find most of the digits again:
 #
 # ![Bars of accuracy on digits, with dilations changed at test time](../figures/digits.svg)
 #
