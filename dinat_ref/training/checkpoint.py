@@ -197,6 +197,33 @@ def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(str(error)) from None
 
 
+def resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
+    """Take up a checkpoint, if it is of the same run.
+
+    Shapes:
+        none
+    Args:
+        description: what ``training.json`` must say: recipe, data, ... as given to ``train``.
+    Raises:
+        CheckpointError: it says something else, or as ``load_training`` and ``State.restore``.
+        ImportError: safetensors is missing.
+    Source: the project's own.
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> resume(State(model, torch.optim.AdamW(model.parameters())), Path("no-such-checkpoint"), {"data": "digits"})
+        Traceback (most recent call last):
+        dinat_ref.models.checkpoints.CheckpointError: no-such-checkpoint/training.json cannot be read: ...
+    """
+    tensors, content = load_training(checkpoint)
+    for name, now in description.items():
+        was = content.get(name)
+        if was != now:
+            if isinstance(was, dict) and isinstance(now, dict):  # a recipe: name only the settings that differ
+                was, now = ({key: of.get(key) for key in now if was.get(key) != now[key]} for of in (was, now))
+            raise CheckpointError(f"{checkpoint} is of another run: its {name} is {was}, now {now}")
+    state.restore(tensors, content["history"])
+
+
 def provenance() -> dict[str, Any]:
     """Say what made a result: the versions, the machine's threads, the commit of the code.
 

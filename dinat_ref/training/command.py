@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dinat_ref.command import CommandError, whole_file
 from dinat_ref.models.optional import need
-from dinat_ref.training.checkpoint import Row, State, latest_checkpoint, load_training
+from dinat_ref.training.checkpoint import Row, State, latest_checkpoint, resume
 from dinat_ref.training.data import Examples, hold_out, load_digits
 from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.folder import load_folder
@@ -118,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             if examples.images.dtype == torch.uint8:
                 description["size"] = args.size
             if last is not None:
-                _resume(state, last, description)
+                resume(state, last, description)
         if process.is_first:
             count = sum(parameter.numel() for parameter in state.model.parameters())
             print(f"{name}: {count:,} parameters; {len(examples):,} images to learn from, {len(held_out):,} held out")
@@ -198,17 +197,6 @@ def _data(args: argparse.Namespace, recipe: Recipe) -> tuple[Examples, Examples]
     else:
         examples = load_folder(args.data, args.size)
     return hold_out(examples, args.held_out, recipe.seed)
-
-
-def _resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
-    """Take up a checkpoint, if it is of the same run."""
-    tensors, content = load_training(checkpoint)
-    for name in ("recipe", "data", "model", "held_out", "images", "classes"):
-        if content.get(name) != description[name]:
-            raise CommandError(
-                f"{checkpoint} is of another run: its {name} is {content.get(name)}, now {description[name]}"
-            )
-    state.restore(tensors, content["history"])
 
 
 def _report(out: Path, state: State, row: Row) -> None:
