@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dinat_ref.command import whole_file
 from dinat_ref.models.keys import State, to_original
 from dinat_ref.models.optional import need
 from dinat_ref.models.rpb import fit_bias_tables
@@ -92,11 +93,12 @@ def read_checkpoint(path: Path | str) -> State:
 
 
 def write_checkpoint(path: Path | str, state: Mapping[str, Tensor]) -> None:
-    """Write tensors to a .safetensors file that transformers reads.
+    """Write tensors to a .safetensors file that transformers reads: the whole file, or none.
 
     Shapes:
         state: tensors by name
     Raises:
+        CommandError: the folder cannot be written.
         ImportError: the package safetensors is missing.
     Source: the format of safetensors; its metadata as transformers expects it.
     Example:
@@ -108,7 +110,9 @@ def write_checkpoint(path: Path | str, state: Mapping[str, Tensor]) -> None:
         ...         assert list(read_checkpoint(folder)) == ["bias"]
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    need("safetensors.torch", "hub").save_file(contiguous, str(path), metadata={"format": "pt"})
+    safetensors = need("safetensors.torch", "hub")
+    with whole_file(path) as temporary:
+        safetensors.save_file(contiguous, str(temporary), metadata={"format": "pt"})
 
 
 def load_checkpoint(

@@ -23,6 +23,7 @@ from dinat_ref.models import (
     load_checkpoint,
     read_checkpoint,
 )
+from dinat_ref.models.checkpoints import write_checkpoint
 from dinat_ref.models.dinat_s import DiNATs
 from dinat_ref.models.isotropic import Isotropic
 from dinat_ref.models.keys import spelling, to_huggingface, to_original
@@ -420,3 +421,13 @@ def test_importing_the_models_imports_no_optional_package():
     code = f"import sys, dinat_ref.models, dinat_ref.interop.natten; print([n for n in {optional} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_written_checkpoint_is_whole_and_readable_by_all(tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[hub]")
+    (tmp_path / "plain").write_text("what any program writes")
+    write_checkpoint(tmp_path / "model.safetensors", {"bias": torch.arange(3.0)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "plain"]
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["model.safetensors"] == modes["plain"]
+    torch.testing.assert_close(read_checkpoint(tmp_path)["bias"], torch.arange(3.0), rtol=0, atol=0)
