@@ -40,7 +40,7 @@ def draw_growth(
         axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("layers")
-    return _finish(axes, title, ylabel)
+    return finish_curves(axes, title, ylabel)
 
 
 @housed
@@ -74,14 +74,27 @@ def draw_scaling(
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(xlabel)
-    return _finish(axes, title, ylabel)
+    return finish_curves(axes, title, ylabel)
 
 
-def _finish(axes: Axes, title: str | None, ylabel: str) -> Axes:
+def finish_curves(axes: Axes, title: str | None, ylabel: str) -> Axes:
+    """Give axes with curves what all of them have: a grid behind them, a title, a legend where a curve has a name.
+
+    Shapes:
+        return: the axes
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref.viz.theme import new_figure
+        >>> finish_curves(new_figure()[1][0, 0], "How loss falls", "loss").get_ylabel()
+        'loss'
+    """
     axes.set_ylabel(ylabel)
     axes.grid(color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)
     if title is not None:
         axes.set_title(title)
-    axes.legend()
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
     return axes

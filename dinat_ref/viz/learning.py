@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from dinat_ref.viz.curves import finish_curves
 from dinat_ref.viz.theme import INK, SERIES, housed
 
 
@@ -35,7 +36,9 @@ def draw_training(history: Sequence[Mapping[str, float]], axes: Axes, metric: st
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    return _finish(axes, metric, title)
+    if metric == "accuracy":
+        _percent(axes)
+    return finish_curves(axes, title, metric)
 
 
 @housed
@@ -65,7 +68,8 @@ def draw_runs(accuracies: Mapping[str, Mapping[str, Sequence[float]]], axes: Axe
                 spread, list(runs), "o", markersize=3.5, color=SERIES[number], markeredgecolor=INK, markeredgewidth=0.4
             )
     axes.set_xticks(range(len(of_models)), list(of_models))
-    return _finish(axes, "accuracy", title)
+    _percent(axes)
+    return finish_curves(axes, title, "accuracy")
 
 
 @housed
@@ -97,17 +101,10 @@ def draw_spread(
         )
     axes.set_xticks(sorted({number for numbers, _ in curves.values() for number in numbers}))
     axes.set_xlabel(xlabel)
-    return _finish(axes, "accuracy", title)
+    _percent(axes)
+    return finish_curves(axes, title, "accuracy")
 
 
-def _finish(axes: Axes, ylabel: str, title: str | None) -> Axes:
-    axes.set_ylabel(ylabel)
-    if ylabel == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(color="#E4E4E4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    if title is not None:
-        axes.set_title(title)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend()
-    return axes
+def _percent(axes: Axes) -> None:
+    """Write accuracies as percentages."""
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
