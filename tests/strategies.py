@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import torch
 from torch import Tensor
 
-from dinat_ref import neighborhood_attention
+from dinat_ref import Neighborhood, neighborhood_attention
 from dinat_ref.attention.functional import FORMULATIONS
 from tests.oracle import Axis
 
@@ -49,6 +49,11 @@ class Problem:
         """The arguments that say which keys a query attends."""
         names = ("kernel_size", "stride", "dilation", "is_causal")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def neighborhood(self) -> Neighborhood:
+        """The windows of all tokens."""
+        return Neighborhood(self.layout, **self.where)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor of the call."""

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from dinat_ref.attention import na1d, na2d, neighborhood_attention
-from dinat_ref.attention.tiled import SCORES_PER_CHUNK
+from dinat_ref.attention.chunks import NUMBERS_PER_CHUNK
 from dinat_ref.bench.contenders import CONTENDERS, CannotRunError
 from dinat_ref.bench.measure import Row
 from dinat_ref.bench.shapes import SHAPES, Problem, square
@@ -53,7 +53,7 @@ def test_tiled_makes_twice_the_bytes_for_twice_the_tokens(options):
 @pytest.mark.parametrize(("layout", "kernel_size"), [((128, 128), 7), ((16384,), 129), ((8, 32, 32), (3, 7, 7))])
 def test_no_temporary_of_tiled_is_larger_than_query_or_a_chunk(layout, kernel_size):
     count, query_bytes = made_bytes(layout, kernel_size)
-    assert count.largest <= max(query_bytes, 4 * SCORES_PER_CHUNK)
+    assert count.largest <= max(query_bytes, 4 * NUMBERS_PER_CHUNK)
 
 
 def test_the_backward_pass_of_tiled_keeps_no_weights():

@@ -36,7 +36,7 @@ def made(**changes: Any) -> Neighborhood:
 
 
 def neighborhood_of(problem: Problem) -> Neighborhood:
-    return Neighborhood(problem.layout, **problem.where)
+    return problem.neighborhood
 
 
 # --- what it accepts

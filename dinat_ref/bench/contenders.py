@@ -122,7 +122,7 @@ def compiled(impl: str, problem: Problem) -> Attention:
 def natten(problem: Problem) -> Attention:
     """NATTEN on the CPU, where it is installed: it runs flex_attention, eagerly."""
     try:
-        import natten  # type: ignore[import-not-found]
+        import natten  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         raise CannotRunError("not installed: pip install --no-build-isolation natten==0.21.7") from None
     if problem.num_tokens > 10_000:

@@ -15,7 +15,7 @@ from tests.strategies import Problem, problems
 
 @given(problem=problems())
 def test_index_counts_the_steps_from_query_to_key(problem: Problem) -> None:
-    neighborhood = Neighborhood(problem.layout, **problem.where)
+    neighborhood = problem.neighborhood
     indices, valid, tokens = neighborhood.indices(), neighborhood.valid(), token_list(problem)
     index = bias_index(neighborhood)
     assert len(index) == len(problem.layout)

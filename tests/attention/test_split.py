@@ -8,7 +8,7 @@ from hypothesis import given
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from dinat_ref import Neighborhood, neighborhood_av, neighborhood_qk, neighborhood_weights
+from dinat_ref import neighborhood_av, neighborhood_qk, neighborhood_weights
 from tests.plain import token_list
 from tests.strategies import Problem, problems
 
@@ -37,7 +37,7 @@ def test_scores_one_by_one(problem: Problem) -> None:
     """scale * <q_i, k_j> + rpb, keys in the order of ``indices``, -inf where a causal window has no key."""
     tensors = {name: tensor for name, tensor in problem.tensors().items() if "value" not in name}
     scores = neighborhood_qk(**tensors, **problem.where, scale=problem.scale).flatten(1, -3)  # [B, N, H, K + M]
-    neighborhood = Neighborhood(problem.layout, **problem.where)
+    neighborhood = problem.neighborhood
     indices, valid, tokens = neighborhood.indices(), neighborhood.valid(), token_list(problem)
     num_keys, head = neighborhood.num_keys, problem.heads - 1
     scale = problem.head_dim**-0.5 if problem.scale is None else problem.scale
@@ -65,7 +65,7 @@ def test_rows_of_weights_sum_to_one(problem: Problem) -> None:
 @given(problem=problems(plain=True))
 def test_weights_need_not_sum_to_one(problem: Problem) -> None:
     """All ones: the plain sum over the window; linear in the weights."""
-    tensors, num_keys = problem.tensors(), Neighborhood(problem.layout, **problem.where).num_keys
+    tensors, num_keys = problem.tensors(), problem.neighborhood.num_keys
     generator = torch.Generator().manual_seed(problem.seed)
     shape = (problem.batch, *problem.layout, problem.heads, num_keys)
     one, two = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))

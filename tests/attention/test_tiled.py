@@ -11,8 +11,8 @@ from hypothesis import given
 from torch import Tensor
 from torch.testing import assert_close
 
-from dinat_ref.attention import na2d, tiled, tiles
-from dinat_ref.neighborhood import Neighborhood
+from dinat_ref.attention import chunks, na2d, tiles
+from dinat_ref.attention.operands import prepare
 from tests import oracle
 from tests.plain import token_list
 from tests.strategies import Problem, problems
@@ -21,11 +21,11 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
 @contextmanager
-def cut(queries_per_tile: int, scores_per_chunk: int) -> Iterator[None]:
+def cut(queries_per_tile: int, numbers_per_chunk: int) -> Iterator[None]:
     """Tiles and chunks of another size than the one that is fast."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "QUERIES_PER_TILE", queries_per_tile)
-        patch.setattr(tiled, "SCORES_PER_CHUNK", scores_per_chunk)
+        patch.setattr(chunks, "NUMBERS_PER_CHUNK", numbers_per_chunk)
         yield
 
 
@@ -90,14 +90,15 @@ def test_one_tensor_is_query_key_and_value(create_graph: bool) -> None:
 @given(problem=problems(), queries_per_tile=st.sampled_from([1, 4, 9, 64]))
 def test_tiles_partition_the_queries_and_cover_their_windows(problem: Problem, queries_per_tile: int) -> None:
     """Every token is once a query, and the slab of its tile holds its window, in row-major order."""
-    neighborhood = Neighborhood(problem.layout, **problem.where)
     tokens = token_list(problem)
     seen = []
     with cut(queries_per_tile, 1):
-        batches = list(tiles.cut_into_tiles(neighborhood))
+        batches = list(tiles.cut_into_tiles(problem.neighborhood))
     for batch in batches:
         allowed = batch.bias(None, torch.float64)
-        for queries, slab in zip(batch.queries.tolist(), batch.keys.tolist(), strict=True):
+        of_queries = batch.first_queries[:, None] + batch.queries  # [tiles, T]
+        of_keys = batch.first_keys[:, None] + batch.keys  # [tiles, S]
+        for queries, slab in zip(of_queries.tolist(), of_keys.tolist(), strict=True):
             assert len(set(slab)) == len(slab)
             for row, query in enumerate(queries):
                 window = [tokens.index(neighbor) for neighbor in oracle.neighbors(tokens[query], problem.axes)]
@@ -110,9 +111,10 @@ def test_tiles_partition_the_queries_and_cover_their_windows(problem: Problem, q
 def test_many_chunks_at_the_size_that_is_fast() -> None:
     """Without a patch: an image that takes several chunks, ragged tiles at its edges; finite and right everywhere."""
     problem = Problem((47, 43), (7, 5), (1, 2), (3, 1), (False, True), heads=4, heads_kv=2, rpb=True, extra=3, seed=5)
-    neighborhood = Neighborhood(problem.layout, **problem.where)
-    scores = sum(b.queries.numel() * b.keys.shape[1] for b in tiles.cut_into_tiles(neighborhood))
-    assert problem.batch * problem.heads * scores > tiled.SCORES_PER_CHUNK
+    plan, memory = chunks.lay_out(prepare(neighborhood=problem.neighborhood, **problem.tensors()), return_lse=True)
+    per_batch = [len(list(chunks.chunks(plan, memory, batch, scores_alive=2))) for batch in plan.batches]
+    assert len(per_batch) > 4
+    assert max(per_batch) > 1
     found = {}
     for impl in ("tiled", "gather"):
         tensors = problem.tensors(requires_grad=True)

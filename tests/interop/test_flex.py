@@ -41,7 +41,7 @@ def test_every_axis_up_to_length_nine():
 @given(problems())
 @settings(max_examples=40, deadline=None)
 def test_any_layout_of_up_to_three_axes(problem):
-    neighborhood = Neighborhood(problem.layout, **problem.where)
+    neighborhood = problem.neighborhood
     mask_mod = neighborhood_mask_mod(problem.layout, **problem.where)
     assert_close(dense(mask_mod, neighborhood.num_tokens), neighborhood.mask(), rtol=0, atol=0)
 

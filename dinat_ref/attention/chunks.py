@@ -1,0 +1,191 @@
+"""Working off tiles in chunks: from rows of tokens to matrices of tiles, and back.
+
+The operands are kept as rows, a token each. A chunk is some tiles of one geometry, so few that all that is made of
+them stays in the cache: their queries and slabs of keys are copied into matrices, and what is found goes back to the
+rows of the queries::
+
+    rows      token 0 | token 1 | token 2 | ...           [B N, heads, D]
+    matrices  tile 0: its tokens | tile 1: ...            [tiles, key heads, tokens, D]
+
+Query heads that share a key head are more rows of the tile's matrix. Additional keys are more rows of every slab.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dinat_ref.attention.operands import Operands
+from dinat_ref.attention.tiles import TileBatch, cut_into_tiles
+
+NUMBERS_PER_CHUNK = 2**20  # 4 MB in float32
+
+
+class Memory(NamedTuple):
+    """The operands as rows of tokens: the tokens of the whole batch, one after another."""
+
+    query: Tensor  # [B N, H, D]
+    key: Tensor  # [B N + B M, Hkv, D], the additional keys last
+    value: Tensor  # [B N + B M, Hkv, Dv]
+    rpb: Tensor | None  # [H, 2k-1, ...]
+
+    @property
+    def group_size(self) -> int:
+        """The number r of query heads that share one key head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+
+class Plan(NamedTuple):
+    """What does not depend on the operands' values."""
+
+    batches: list[TileBatch]
+    batch: int  # B
+    num_tokens: int  # N
+    num_extra: int  # M
+    scale: float
+    return_lse: bool
+
+
+class Chunk(NamedTuple):
+    """The tokens of some tiles, as numbers of rows in memory."""
+
+    queries: Tensor  # [tiles, T]
+    keys: Tensor  # [tiles, S + M]
+
+
+def lay_out(operands: Operands, return_lse: bool) -> tuple[Plan, Memory]:
+    """Lay the operands out as rows and cut the layout into tiles.
+
+    Shapes:
+        return: a plan, and views of the operands where they allow it
+    Raises:
+        Nothing: the operands are already checked.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref.attention.operands import prepare
+        >>> from dinat_ref.neighborhood import Neighborhood
+        >>> x = torch.zeros(2, 5, 7, 4, 8)
+        >>> lay_out(prepare(x, x, x, Neighborhood((5, 7), 3)), return_lse=False)[1].query.shape
+        torch.Size([70, 4, 8])
+    """
+    query, scale = operands.query, operands.scale
+    if isinstance(scale, Tensor):  # it may want a gradient of its own
+        query, scale = scale * query, 1.0
+    query, key, value = (x.flatten(0, -3) for x in (query, operands.key, operands.value))
+    num_extra = 0
+    if operands.additional_keys is not None and operands.additional_values is not None:
+        num_extra = operands.additional_keys.shape[1]
+        key = torch.cat([key, operands.additional_keys.flatten(0, 1)])
+        value = torch.cat([value, operands.additional_values.flatten(0, 1)])
+    # a view of rpb, so that no tensor in memory is an ancestor of another: the backward pass may differentiate by all
+    rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
+    batches = cut_into_tiles(operands.neighborhood, query.device)
+    plan = Plan(batches, operands.query.shape[0], operands.neighborhood.num_tokens, num_extra, scale, return_lse)
+    return plan, Memory(query, key, value, rpb)
+
+
+def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> Iterator[Chunk]:
+    """Yield the tiles of one geometry, of all items of the batch, by chunks.
+
+    Shapes:
+        yields: numbers of rows, queries [tiles, T] and keys [tiles, S + M]
+    Args:
+        scores_alive: how many matrices of scores [T, S + M] a head needs at the same time.
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> from dinat_ref.attention.operands import prepare
+        >>> from dinat_ref.neighborhood import Neighborhood
+        >>> x = torch.zeros(2, 40, 1, 1)
+        >>> plan, memory = lay_out(prepare(x, x, x, Neighborhood((40,), 3)), return_lse=False)
+        >>> next(chunks(plan, memory, plan.batches[0], scores_alive=0)).queries.shape
+        torch.Size([2, 17])
+    """
+    count, num_queries, num_keys = len(tiles.first_queries), len(tiles.queries), len(tiles.keys) + plan.num_extra
+    heads, heads_kv, dims = memory.query.shape[1], memory.key.shape[1], memory.key.shape[2] + memory.value.shape[2]
+    numbers = (heads * num_queries + heads_kv * num_keys) * dims + scores_alive * heads * num_queries * num_keys
+    most = min(NUMBERS_PER_CHUNK, 4 * memory.query.numel())  # small problems stay small
+    per_chunk = max(1, most // max(1, numbers))
+    device = tiles.queries.device
+    extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device)  # [M]
+    for begin in range(0, max(1, plan.batch * count), per_chunk):  # one empty chunk for an empty batch
+        pair = torch.arange(begin, min(begin + per_chunk, plan.batch * count), device=device)
+        item, tile = (pair // count)[:, None], pair % count
+        first = plan.num_tokens * item  # [tiles, 1]
+        queries = first + tiles.first_queries.index_select(0, tile)[:, None] + tiles.queries
+        keys = first + tiles.first_keys.index_select(0, tile)[:, None] + tiles.keys
+        if plan.num_extra:
+            keys = torch.cat([keys, extra + plan.num_extra * item], dim=1)
+        yield Chunk(queries, keys)
+
+
+def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
+    """Give what is added to the scores of each tile: mask and bias, zero for additional keys; None for zero.
+
+    Shapes:
+        return: [Hkv, r T, S + M] with a bias, [1, r T, S + M] with a mask alone
+    Raises:
+        Nothing.
+    Source: arXiv:2209.15001, eq. 1.
+    Example:
+        >>> from dinat_ref.attention.operands import prepare
+        >>> from dinat_ref.neighborhood import Neighborhood
+        >>> x = torch.zeros(1, 4, 1, 1)
+        >>> plan, memory = lay_out(prepare(x, x, x, Neighborhood((4,), 3)), return_lse=False)
+        >>> chunk_bias(plan, memory, plan.batches[0])
+        tensor([[[0., 0., 0., -inf],
+                 [0., 0., 0., -inf],
+                 [-inf, 0., 0., 0.],
+                 [-inf, 0., 0., 0.]]])
+    """
+    bias = tiles.bias(memory.rpb, memory.query.dtype)  # [H or 1, T, S]
+    if bias is None:
+        return None
+    bias = torch.nn.functional.pad(bias, (0, plan.num_extra))
+    if memory.rpb is None:
+        return bias.repeat(1, memory.group_size, 1)
+    return bias.reshape(memory.key.shape[1], -1, bias.shape[-1])
+
+
+def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:
+    """Copy rows of memory into a matrix for each tile and key head.
+
+    Shapes:
+        memory: [*, heads, D]
+        rows: [tiles, tokens]
+        return: [tiles, Hkv, r tokens, D], not contiguous
+    Raises:
+        IndexError: a row behind the end of memory.
+    Source: the project's own.
+    Example:
+        >>> memory = torch.arange(8.).reshape(4, 2, 1)
+        >>> to_matrices(memory, torch.tensor([[0, 1, 2]]), heads_kv=2)[0, ..., 0]
+        tensor([[0., 2., 4.],
+                [1., 3., 5.]])
+        >>> to_matrices(memory, torch.tensor([[0, 1, 2]]), heads_kv=1)[0, ..., 0]
+        tensor([[0., 2., 4., 1., 3., 5.]])
+    """
+    (tiles, tokens), (heads, dim) = rows.shape, memory.shape[1:]
+    picked = memory.index_select(0, rows.flatten())  # [tiles tokens, heads, D]
+    picked = picked.reshape(tiles, tokens, heads_kv, heads // heads_kv, dim).permute(0, 2, 3, 1, 4)
+    return picked.reshape(tiles, heads_kv, heads // heads_kv * tokens, dim)
+
+
+def to_rows(matrices: Tensor, rows: Tensor, heads: int) -> Tensor:
+    """Undo ``to_matrices``: one row for each token of each tile.
+
+    Shapes:
+        matrices: [tiles, Hkv, r tokens, D], or their first two dimensions as one
+        rows: [tiles, tokens]
+        return: [tiles tokens, heads, D]
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> memory, rows = torch.randn(4, 2, 1), torch.tensor([[0, 1, 2]])
+        >>> torch.testing.assert_close(to_rows(to_matrices(memory, rows, 1), rows, 2), memory[:3], rtol=0, atol=0)
+    """
+    by_head = matrices.reshape(rows.shape[0], heads, rows.shape[1], matrices.shape[-1])
+    return by_head.transpose(1, 2).flatten(0, 1)
