@@ -129,6 +129,11 @@ class Neighborhood:
         """The arguments (length, kernel_size, stride, dilation, is_causal) of each axis."""
         return tuple(zip(self.layout, self.kernel_size, self.stride, self.dilation, self.is_causal, strict=True))
 
+    @property
+    def pitch(self) -> tuple[int, ...]:
+        """How far apart neighbouring positions of each axis are in row-major numbers; 1 on the last axis."""
+        return tuple(math.prod(self.layout[axis + 1 :]) for axis in range(self.ndim))
+
     def windows(self, axis: int) -> tuple[range, ...]:
         """The window of every position of one axis."""
         return axis_windows(*self.axes[axis])

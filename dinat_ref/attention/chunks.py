@@ -39,7 +39,7 @@ class Memory(NamedTuple):
 class Plan(NamedTuple):
     """What does not depend on the operands' values."""
 
-    batches: list[TileBatch]
+    batches: tuple[TileBatch, ...]
     batch: int  # B
     num_tokens: int  # N
     num_extra: int  # M
@@ -103,22 +103,22 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
         >>> next(chunks(plan, memory, plan.batches[0], scores_alive=0)).queries.shape
         torch.Size([2, 17])
     """
-    count, num_queries, num_keys = len(tiles.first_queries), len(tiles.queries), len(tiles.keys) + plan.num_extra
+    num_queries, num_keys, device = len(tiles.queries), len(tiles.keys) + plan.num_extra, tiles.queries.device
     heads, heads_kv, dims = memory.query.shape[1], memory.key.shape[1], memory.key.shape[2] + memory.value.shape[2]
     numbers = (heads * num_queries + heads_kv * num_keys) * dims + scores_alive * heads * num_queries * num_keys
     most = min(NUMBERS_PER_CHUNK, 4 * memory.query.numel())  # small problems stay small
     per_chunk = max(1, most // max(1, numbers))
-    device = tiles.queries.device
-    extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device)  # [M]
-    for begin in range(0, max(1, plan.batch * count), per_chunk):  # one empty chunk for an empty batch
-        pair = torch.arange(begin, min(begin + per_chunk, plan.batch * count), device=device)
-        item, tile = (pair // count)[:, None], pair % count
-        first = plan.num_tokens * item  # [tiles, 1]
-        queries = first + tiles.first_queries.index_select(0, tile)[:, None] + tiles.queries
-        keys = first + tiles.first_keys.index_select(0, tile)[:, None] + tiles.keys
+
+    item = torch.arange(plan.batch, device=device)[:, None]  # [B, 1]
+    extra = torch.arange(plan.num_extra, device=device)  # [M]
+    first_extra = plan.num_tokens * plan.batch + plan.num_extra * item
+    firsts = (plan.num_tokens * item + first for first in (tiles.first_queries, tiles.first_keys))  # each [B, tiles]
+    parts = (first.flatten().split(per_chunk) for first in (*firsts, first_extra.expand(-1, len(tiles.first_keys))))
+    for first_query, first_key, first_extra in zip(*parts, strict=True):  # one empty chunk for an empty batch
+        keys = first_key[:, None] + tiles.keys
         if plan.num_extra:
-            keys = torch.cat([keys, extra + plan.num_extra * item], dim=1)
-        yield Chunk(queries, keys)
+            keys = torch.cat([keys, first_extra[:, None] + extra], dim=1)
+        yield Chunk(first_query[:, None] + tiles.queries, keys)
 
 
 def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
@@ -143,10 +143,11 @@ def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
     bias = tiles.bias(memory.rpb, memory.query.dtype)  # [H or 1, T, S]
     if bias is None:
         return None
-    bias = torch.nn.functional.pad(bias, (0, plan.num_extra))
-    if memory.rpb is None:
-        return bias.repeat(1, memory.group_size, 1)
-    return bias.reshape(memory.key.shape[1], -1, bias.shape[-1])
+    if plan.num_extra:
+        bias = torch.nn.functional.pad(bias, (0, plan.num_extra))
+    if memory.rpb is not None:
+        return bias.reshape(memory.key.shape[1], -1, bias.shape[-1])
+    return bias if memory.group_size == 1 else bias.repeat(1, memory.group_size, 1)
 
 
 def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:

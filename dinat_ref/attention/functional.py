@@ -9,7 +9,7 @@ Tensors are heads-last, [batch, *layout, heads, head_dim]. ``impl`` names a form
     | "unfold" | sliding windows of dilation groups  | K times a dilation group   | to read                         |
     | "masked" | dense mask                          | N x N scores a head        | for tiny problems               |
     | "tiled"  | tiles of queries, slabs of keys     | about four times query     | for everything else             |
-    | "auto"   | "masked" up to 65,536 scores in all (B H N^2), else "tiled"      |                                 |
+    | "auto"   | "masked" up to 131,072 scores in all (B H N^2), else "tiled"     |                                 |
 
 All take all arguments, on any device, and can be differentiated twice.
 """
@@ -140,7 +140,7 @@ def choose(operands: Operands) -> str:
         'masked'
     """
     batch, heads = operands.query.shape[0], operands.query.shape[-2]
-    return "masked" if batch * heads * operands.neighborhood.num_tokens**2 <= 2**16 else "tiled"
+    return "masked" if batch * heads * operands.neighborhood.num_tokens**2 <= 2**17 else "tiled"
 
 
 def na1d(

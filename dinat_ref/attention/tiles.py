@@ -22,11 +22,13 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dinat_ref.attention.bias import lookup_bias, spread
+from dinat_ref.attention.operands import inside_transform
 from dinat_ref.neighborhood import Neighborhood, axis_windows
 
 QUERIES_PER_TILE = 16  # in the interior
@@ -49,17 +51,18 @@ class Tile:
 
 
 class AxisTiles:
-    """The tiles of one axis that share a geometry, as tensors of positions."""
+    """The tiles of one axis that share a geometry, as tensors; positions are ``pitch`` tokens apart."""
 
-    def __init__(self, tiles: Sequence[Tile], device: torch.device | str | None = None) -> None:
+    def __init__(self, tiles: Sequence[Tile], kernel_size: int, pitch: int, device: torch.device) -> None:
         """Take tiles of one geometry."""
-        first, dilation = tiles[0], tiles[0].queries.step
+        first, step = tiles[0], tiles[0].queries.step * pitch
         queries = torch.arange(len(first.queries), device=device)  # [T]
         keys = torch.arange(len(first.keys), device=device)  # [S]
-        self.first_queries = torch.tensor([tile.queries.start for tile in tiles], device=device)  # [tiles]
-        self.first_keys = torch.tensor([tile.keys.start for tile in tiles], device=device)  # [tiles]
-        self.queries, self.keys = dilation * queries, dilation * keys  # [T], [S], counted from the first
-        self.offsets = keys - queries[:, None] - first.shift  # [T, S], from query to key, in steps of the dilation
+        self.first_queries = torch.tensor([tile.queries.start * pitch for tile in tiles], device=device)  # [tiles]
+        self.first_keys = torch.tensor([tile.keys.start * pitch for tile in tiles], device=device)  # [tiles]
+        self.queries, self.keys = step * queries, step * keys  # [T], [S], counted from the first
+        offsets = keys - queries[:, None] - first.shift  # [T, S], from query to key, in steps of the dilation
+        self.bias_index = (offsets + kernel_size - 1).clamp(0, 2 * kernel_size - 2)  # clamped only outside windows
         self.allowed: Tensor | None = None  # [T, S], or None if every query attends the whole slab
         if any(len(window) < len(first.keys) for window in first.windows):
             starts, stops = zip(*((window.start, window.stop) for window in first.windows), strict=True)
@@ -70,35 +73,35 @@ class AxisTiles:
 class TileBatch:
     """All tiles of one geometry: query t of tile n is token first_queries[n] + queries[t], and the keys alike."""
 
-    def __init__(self, axes: Sequence[AxisTiles], layout: Sequence[int]) -> None:
+    def __init__(self, axes: Sequence[AxisTiles]) -> None:
         """Combine tiles of all axes."""
-        self.axes = axes
-        self.first_queries = token_numbers([axis.first_queries for axis in axes], layout)  # [tiles]
-        self.first_keys = token_numbers([axis.first_keys for axis in axes], layout)  # [tiles]
-        self.queries = token_numbers([axis.queries for axis in axes], layout)  # [T]
-        self.keys = token_numbers([axis.keys for axis in axes], layout)  # [S]
+        self.first_queries = sums([axis.first_queries for axis in axes])  # [tiles]
+        self.first_keys = sums([axis.first_keys for axis in axes])  # [tiles]
+        self.queries = sums([axis.queries for axis in axes])  # [T]
+        self.keys = sums([axis.keys for axis in axes])  # [S]
+        self.bias_index = [axis.bias_index for axis in axes]  # each [T, S] of its axis
+        self.allowed: Tensor | None = None  # [T, S], or None if every query attends the whole slab
+        if any(axis.allowed is not None for axis in axes):
+            everything = (torch.ones_like(axis.bias_index, dtype=torch.bool) for axis in axes)
+            tables = [
+                all_ if axis.allowed is None else axis.allowed for axis, all_ in zip(axes, everything, strict=True)
+            ]
+            mask = functools.reduce(torch.logical_and, [spread(x, axis, len(axes)) for axis, x in enumerate(tables)])
+            self.allowed = mask.reshape(len(self.queries), len(self.keys))
 
     def bias(self, rpb: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What is added to the scores of each of these tiles: [H, T, S] with rpb, else [1, T, S], or None for zero."""
-        bias = None
-        if rpb is not None:
-            sizes = zip(self.axes, rpb.shape[1:], strict=True)  # an offset is clamped only outside windows
-            index = [(axis.offsets + size // 2).clamp(0, size - 1) for axis, size in sizes]
-            bias = lookup_bias(rpb, index)  # [H, T of each axis, S of each axis]
-        tables = [(number, axis.allowed) for number, axis in enumerate(self.axes) if axis.allowed is not None]
-        if tables:
-            mask = functools.reduce(
-                torch.logical_and, [spread(table, number, len(self.axes)) for number, table in tables]
-            )
-            zero = torch.zeros((), dtype=dtype, device=mask.device)
-            bias = torch.where(mask, zero if bias is None else bias, -torch.inf)
-            sides = [axis.offsets.shape[side] for side in (0, 1) for axis in self.axes]
-            bias = bias.expand(-1 if bias.ndim > len(sides) else 1, *sides)
-        return None if bias is None else bias.reshape(-1, len(self.queries), len(self.keys))
+        if rpb is None and self.allowed is None:
+            return None
+        if rpb is None:
+            bias = torch.zeros((1, 1, 1), dtype=dtype, device=self.keys.device)
+        else:
+            bias = lookup_bias(rpb, self.bias_index).reshape(-1, len(self.queries), len(self.keys))  # [H, T, S]
+        return bias if self.allowed is None else torch.where(self.allowed, bias, -torch.inf)
 
 
-def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str | None = None) -> list[TileBatch]:
-    """Cut a layout into tiles, by geometry.
+def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu") -> tuple[TileBatch, ...]:
+    """Cut a layout into tiles, by geometry; computed once per set of arguments.
 
     Shapes:
         return: batches of tiles; every token is once a query
@@ -112,12 +115,23 @@ def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str | None
         [17] 16 18
         [33] 7 8
     """
+    arguments = neighborhood, tile_shape(neighborhood), torch.device(device)
+    belongs_to_a_trace = inside_transform() or type(torch.empty(0, device=device)) is not Tensor
+    return _cut(*arguments) if belongs_to_a_trace else _cut_once(*arguments)
+
+
+def _cut(neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device) -> tuple[TileBatch, ...]:
     most = max(1, round(MOST_QUERIES_PER_TILE ** (1 / neighborhood.ndim)))
-    axes = [
-        [AxisTiles(tiles, device) for tiles in alike_tiles(axis, size, most)]
-        for axis, size in zip(neighborhood.axes, tile_shape(neighborhood), strict=True)
-    ]
-    return [TileBatch(alike, neighborhood.layout) for alike in itertools.product(*axes)]
+    by_axis = []
+    for axis, size, pitch in zip(neighborhood.axes, sizes, neighborhood.pitch, strict=True):
+        by_axis.append([AxisTiles(tiles, axis[1], pitch, device) for tiles in alike_tiles(axis, size, most)])
+    return tuple(TileBatch(axes) for axes in itertools.product(*by_axis))
+
+
+@functools.lru_cache(maxsize=64)
+def _cut_once(*arguments: Any) -> tuple[TileBatch, ...]:
+    with torch.inference_mode(False):  # tensors of inference mode could not be used outside of it
+        return _cut(*arguments)
 
 
 def tile_shape(neighborhood: Neighborhood) -> tuple[int, ...]:
@@ -183,20 +197,17 @@ def _alike_tiles(axis: tuple[int, int, int, int, bool], size: int, most: int) ->
     return tuple(tuple(tiles) for tiles in alike.values())
 
 
-def token_numbers(positions: Sequence[Tensor], layout: Sequence[int]) -> Tensor:
-    """Combine positions on each axis to the row-major numbers of all their combinations.
+def sums(positions: Sequence[Tensor]) -> Tensor:
+    """Add up positions on each axis, in all combinations: row-major numbers of tokens.
 
     Shapes:
-        positions: a tensor of positions for each axis
+        positions: one dimension, for each axis
         return: one dimension, the last axis fastest
     Raises:
         Nothing.
     Source: the project's own.
     Example:
-        >>> token_numbers([torch.tensor([0, 1]), torch.tensor([2, 3])], layout=(3, 4))
+        >>> sums([torch.tensor([0, 4]), torch.tensor([2, 3])])
         tensor([2, 3, 6, 7])
     """
-    number = positions[0]
-    for own, length in zip(positions[1:], layout[1:], strict=True):
-        number = (number[:, None] * length + own).flatten()
-    return number
+    return functools.reduce(lambda total, own: (total[:, None] + own).flatten(), positions)
