@@ -130,6 +130,13 @@ class Neighborhood:
         return tuple(zip(self.layout, self.kernel_size, self.stride, self.dilation, self.is_causal, strict=True))
 
     @property
+    def is_full(self) -> bool:
+        """Whether every token attends the whole layout."""
+        return self.kernel_size == self.layout and all(
+            length == 1 or not is_causal for length, is_causal in zip(self.layout, self.is_causal, strict=True)
+        )
+
+    @property
     def pitch(self) -> tuple[int, ...]:
         """How far apart neighbouring positions of each axis are in row-major numbers; 1 on the last axis."""
         return tuple(math.prod(self.layout[axis + 1 :]) for axis in range(self.ndim))

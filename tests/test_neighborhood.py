@@ -35,10 +35,6 @@ def made(**changes: Any) -> Neighborhood:
     return Neighborhood(**{**LEGAL, **changes})
 
 
-def neighborhood_of(problem: Problem) -> Neighborhood:
-    return problem.neighborhood
-
-
 # --- what it accepts
 
 
@@ -202,7 +198,7 @@ def test_repr_is_the_call_that_makes_it() -> None:
 
 @given(problem=problems())
 def test_tables_agree_with_the_oracle_and_with_one_another(problem: Problem) -> None:
-    neighborhood = neighborhood_of(problem)
+    neighborhood = problem.neighborhood
     indices, valid, mask = neighborhood.indices(), neighborhood.valid(), neighborhood.mask()
     num_tokens, num_keys = neighborhood.num_tokens, neighborhood.num_keys
     assert (indices.dtype, valid.dtype, mask.dtype) == (torch.int64, torch.bool, torch.bool)
@@ -247,7 +243,7 @@ def test_tables_of_every_small_axis(count_cases: Callable[[str, int], None]) -> 
 
 @given(problem=problems(is_causal=False))
 def test_without_causality_all_keys_are_valid(problem: Problem) -> None:
-    assert bool(neighborhood_of(problem).valid().all())
+    assert bool(problem.neighborhood.valid().all())
 
 
 def test_tables_are_made_on_the_device_asked_for() -> None:
@@ -295,3 +291,16 @@ def test_small_numpy_integers_do_not_overflow() -> None:
         Neighborhood((299,), np.uint8(150), dilation=np.uint8(2))  # type: ignore[arg-type]
     small = Neighborhood((np.int16(301),), np.uint8(150), np.uint8(1), np.uint8(2))  # type: ignore[arg-type]
     assert small.windows(0) == Neighborhood((301,), 150, 1, 2).windows(0)
+
+
+@given(problem=problems())
+def test_pitch_counts_the_tokens_between_neighbors(problem: Problem) -> None:
+    neighborhood = problem.neighborhood
+    for token in neighborhood.tokens():
+        assert neighborhood.number(token) == sum(i * pitch for i, pitch in zip(token, neighborhood.pitch, strict=True))
+
+
+@given(problem=problems())
+def test_full_is_where_nothing_is_forbidden(problem: Problem) -> None:
+    for case in (problem, problem.but(layout=problem.kernel_size, dilation=(1,) * len(problem.layout))):
+        assert case.neighborhood.is_full == bool(case.neighborhood.mask().all())

@@ -58,10 +58,29 @@ def lookup_bias(rpb: Tensor, index: Sequence[Tensor]) -> Tensor:
         tensor([[[20., 30.],
                  [10., 20.]]])
     """
-    number = torch.zeros((), dtype=torch.int64, device=rpb.device)
-    for axis, (table, offsets) in enumerate(zip(index, rpb.shape[1:], strict=True)):
-        number = number * offsets + spread(table, axis, len(index))  # row-major place in the table
-    return rpb.flatten(1).index_select(1, number.flatten()).unflatten(1, number.shape)
+    place = bias_place(index, rpb.shape[1:])
+    return rpb.flatten(1).index_select(1, place.flatten()).unflatten(1, place.shape)
+
+
+def bias_place(index: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Combine one index per axis to the row-major place in a bias table, for every combination of queries and keys.
+
+    Shapes:
+        index: one tensor [queries, keys] per axis
+        sizes: the sides of the table, 2k-1 each
+        return: [queries of axis 1, queries of axis 2, ..., keys of axis 1, keys of axis 2, ...]
+    Raises:
+        Nothing.
+    Source: the project's own.
+    Example:
+        >>> bias_place([torch.tensor([[1, 2]]), torch.tensor([[0], [3]])], sizes=(3, 5)).flatten(2)
+        tensor([[[ 5, 10],
+                 [ 8, 13]]])
+    """
+    place = spread(index[0], 0, len(index))
+    for axis in range(1, len(index)):
+        place = place * sizes[axis] + spread(index[axis], axis, len(index))
+    return place
 
 
 def spread(table: Tensor, axis: int, ndim: int) -> Tensor:

@@ -110,15 +110,15 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
     per_chunk = max(1, most // max(1, numbers))
 
     item = torch.arange(plan.batch, device=device)[:, None]  # [B, 1]
-    extra = torch.arange(plan.num_extra, device=device)  # [M]
-    first_extra = plan.num_tokens * plan.batch + plan.num_extra * item
-    firsts = (plan.num_tokens * item + first for first in (tiles.first_queries, tiles.first_keys))  # each [B, tiles]
-    parts = (first.flatten().split(per_chunk) for first in (*firsts, first_extra.expand(-1, len(tiles.first_keys))))
-    for first_query, first_key, first_extra in zip(*parts, strict=True):  # one empty chunk for an empty batch
-        keys = first_key[:, None] + tiles.keys
-        if plan.num_extra:
-            keys = torch.cat([keys, first_extra[:, None] + extra], dim=1)
-        yield Chunk(first_query[:, None] + tiles.queries, keys)
+    first_queries = (plan.num_tokens * item + tiles.first_queries).flatten()[:, None]  # [B tiles, 1]
+    first_keys = (plan.num_tokens * item + tiles.first_keys).flatten()[:, None]
+    if plan.num_extra:
+        extra = torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
+        extra = plan.batch * plan.num_tokens + extra.repeat_interleave(len(tiles.first_keys), dim=0)  # [B tiles, M]
+    for begin in range(0, max(1, len(first_queries)), per_chunk):  # one empty chunk for an empty batch
+        part = slice(begin, begin + per_chunk)
+        queries, keys = first_queries[part] + tiles.queries, first_keys[part] + tiles.keys
+        yield Chunk(queries, torch.cat([keys, extra[part]], dim=1) if plan.num_extra else keys)
 
 
 def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:

@@ -2,14 +2,15 @@
 
 Tensors are heads-last, [batch, *layout, heads, head_dim]. ``impl`` names a formulation:
 
-    | impl     | idea                                | memory beyond the tensors  | use it                          |
-    |----------|-------------------------------------|----------------------------|---------------------------------|
-    | "loops"  | the definition, token by token      | small                      | as the oracle, to step through  |
-    | "gather" | explicit index table                | K times key and value      | to read, for exposed weights    |
-    | "unfold" | sliding windows of dilation groups  | K times a dilation group   | to read                         |
-    | "masked" | dense mask                          | N x N scores a head        | for tiny problems               |
-    | "tiled"  | tiles of queries, slabs of keys     | about four times query     | for everything else             |
-    | "auto"   | "masked" up to 131,072 scores in all (B H N^2), else "tiled"     |                                 |
+    | impl     | idea                                | memory beyond the tensors     | use it                         |
+    |----------|-------------------------------------|-------------------------------|--------------------------------|
+    | "loops"  | the definition, token by token      | small                         | as the oracle, to step through |
+    | "gather" | explicit index table                | K times key and value         | to read, for exposed weights   |
+    | "unfold" | sliding windows of dilation groups  | K times a dilation group      | to read                        |
+    | "masked" | dense mask                          | N x N mask, or scores a head  | for tiny problems              |
+    | "tiled"  | tiles of queries, slabs of keys     | chunks of 4 MB                | for everything else            |
+    | "auto"   | "masked" up to 131,072 scores in all (B H N^2), up to 4,194,304 where every window is the whole      |
+    |          | layout; else "tiled"                                                                                 |
 
 All take all arguments, on any device, and can be differentiated twice.
 """
@@ -139,8 +140,9 @@ def choose(operands: Operands) -> str:
         >>> choose(prepare(x, x, x, Neighborhood((5,), 3)))
         'masked'
     """
-    batch, heads = operands.query.shape[0], operands.query.shape[-2]
-    return "masked" if batch * heads * operands.neighborhood.num_tokens**2 <= 2**17 else "tiled"
+    batch, heads, neighborhood = operands.query.shape[0], operands.query.shape[-2], operands.neighborhood
+    most = 2**22 if neighborhood.is_full else 2**17
+    return "masked" if batch * heads * neighborhood.num_tokens**2 <= most else "tiled"
 
 
 def na1d(

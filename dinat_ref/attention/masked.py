@@ -2,11 +2,12 @@
 
     mask [N, N]     row i is True at the keys of query i          (Neighborhood.mask)
 
-The shortest formulation, and the one that ``scaled_dot_product_attention`` runs as it is. But PyTorch's fused
-kernels have no second derivative, no forward mode and do not tell the lse, so where one of these is or may be
-wanted the softmax is written out.
+The shortest formulation, and the one that ``scaled_dot_product_attention`` runs as it is; where every window is the
+whole layout, nothing is forbidden, and there is no mask at all. But PyTorch's fused kernels have no second derivative,
+no forward mode and do not tell the lse, so where one of these is or may be wanted the softmax is written out.
 
-Memory: N x N scores for each batch and head. Above some 16,000 tokens (1 GB a head) use another formulation.
+Memory: the N x N mask; where the softmax is written out, N x N scores for each batch and head. Above some 16,000 tokens
+(1 GB each) use another formulation.
 """
 
 import torch
@@ -41,24 +42,28 @@ def masked_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
     if operands.additional_keys is not None and operands.additional_values is not None:
         key = torch.cat([key, operands.additional_keys.transpose(1, 2)], dim=2)  # [B, Hkv, N + M, D]
         value = torch.cat([value, operands.additional_values.transpose(1, 2)], dim=2)
-        bias = torch.nn.functional.pad(bias, (0, operands.additional_keys.shape[1]))  # [H or 1, N, N + M]
+        if bias is not None:
+            bias = torch.nn.functional.pad(bias, (0, operands.additional_keys.shape[1]))  # [H or 1, N, N + M]
 
     if return_lse or isinstance(operands.scale, Tensor) or _may_differentiate(query, key, value, bias):
         key = key.repeat_interleave(operands.group_size, dim=1)  # [B, H, N + M, D]
         value = value.repeat_interleave(operands.group_size, dim=1)
-        scores = operands.scale * (query @ key.mT) + bias  # [B, H, N, N + M]
+        scores = operands.scale * (query @ key.mT)  # [B, H, N, N + M]
+        scores = scores if bias is None else scores + bias
         output = torch.softmax(scores, dim=-1) @ value  # [B, H, N, Dv]
         lse = torch.logsumexp(scores, dim=-1).transpose(1, 2).unflatten(1, layout) if return_lse else None
     else:
-        output = scaled_dot_product_attention(query, key, value, bias, scale=operands.scale, enable_gqa=True)
+        mask = None if bias is None else bias[None]  # four dimensions: with three, PyTorch takes its slow path
+        output = scaled_dot_product_attention(query, key, value, mask, scale=operands.scale, enable_gqa=True)
         lse = None
     return output.transpose(1, 2).unflatten(1, layout), lse
 
 
-def _dense_bias(operands: Operands) -> Tensor:
+def _dense_bias(operands: Operands) -> Tensor | None:
     """What is added to the scores of all pairs: the bias at a neighbor, minus infinity elsewhere; [H or 1, N, N]."""
     neighborhood, device = operands.neighborhood, operands.query.device
-    mask = neighborhood.mask(device)  # [N, N]
+    if operands.rpb is None and neighborhood.is_full:
+        return None
     bias = torch.zeros((1, 1, 1), dtype=operands.query.dtype, device=device)
     if operands.rpb is not None:
         index = []
@@ -66,11 +71,11 @@ def _dense_bias(operands: Operands) -> Tensor:
             i = torch.arange(length, device=device)
             steps = (i - i[:, None]).div(dilation, rounding_mode="floor")  # [L, L], of key j from query i
             index.append((steps + kernel_size - 1).clamp(0, 2 * kernel_size - 2))  # clamped only outside windows
-        bias = lookup_bias(operands.rpb, index).reshape(-1, *mask.shape)  # [H, N, N]
-    return bias.masked_fill(~mask, -torch.inf)
+        bias = lookup_bias(operands.rpb, index).reshape(-1, *[neighborhood.num_tokens] * 2)  # [H, N, N]
+    return bias if neighborhood.is_full else bias.masked_fill(~neighborhood.mask(device), -torch.inf)
 
 
-def _may_differentiate(*tensors: Tensor) -> bool:
+def _may_differentiate(*tensors: Tensor | None) -> bool:
     """Whether somebody may take a derivative through these tensors, in reverse or forward mode."""
-    reverse = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    reverse = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     return reverse or inside_transform()

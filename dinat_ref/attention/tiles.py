@@ -27,12 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinat_ref.attention.bias import lookup_bias, spread
+from dinat_ref.attention.bias import bias_place, spread
 from dinat_ref.attention.operands import inside_transform
 from dinat_ref.neighborhood import Neighborhood, axis_windows
 
 QUERIES_PER_TILE = 16  # in the interior
 MOST_QUERIES_PER_TILE = 512
+MOST_KEYS_KEPT = 512  # a geometry's tables have about as many rows, and as many columns
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class AxisTiles:
         self.first_queries = torch.tensor([tile.queries.start * pitch for tile in tiles], device=device)  # [tiles]
         self.first_keys = torch.tensor([tile.keys.start * pitch for tile in tiles], device=device)  # [tiles]
         self.queries, self.keys = step * queries, step * keys  # [T], [S], counted from the first
+        self.bias_size = 2 * kernel_size - 1
         offsets = keys - queries[:, None] - first.shift  # [T, S], from query to key, in steps of the dilation
-        self.bias_index = (offsets + kernel_size - 1).clamp(0, 2 * kernel_size - 2)  # clamped only outside windows
-        self.allowed: Tensor | None = None  # [T, S], or None if every query attends the whole slab
-        if any(len(window) < len(first.keys) for window in first.windows):
-            starts, stops = zip(*((window.start, window.stop) for window in first.windows), strict=True)
-            start, stop = torch.tensor([starts, stops], device=device)[:, :, None]  # each [T, 1]
-            self.allowed = (start <= keys) & (keys < stop)
+        self.bias_index = (offsets + kernel_size - 1).clamp(0, self.bias_size - 1)  # clamped only outside windows
+        starts, stops = zip(*((window.start, window.stop) for window in first.windows), strict=True)
+        start, stop = torch.tensor([starts, stops], device=device)[:, :, None]  # each [T, 1], of the windows
+        self.allowed = (start <= keys) & (keys < stop)  # [T, S]
+        self.allows_all = all(len(window) == len(first.keys) for window in first.windows)
 
 
 class TileBatch:
@@ -79,15 +80,14 @@ class TileBatch:
         self.first_keys = sums([axis.first_keys for axis in axes])  # [tiles]
         self.queries = sums([axis.queries for axis in axes])  # [T]
         self.keys = sums([axis.keys for axis in axes])  # [S]
-        self.bias_index = [axis.bias_index for axis in axes]  # each [T, S] of its axis
+        area = len(self.queries), len(self.keys)
+        self.bias_place = bias_place([axis.bias_index for axis in axes], [axis.bias_size for axis in axes]).reshape(
+            area
+        )
         self.allowed: Tensor | None = None  # [T, S], or None if every query attends the whole slab
-        if any(axis.allowed is not None for axis in axes):
-            everything = (torch.ones_like(axis.bias_index, dtype=torch.bool) for axis in axes)
-            tables = [
-                all_ if axis.allowed is None else axis.allowed for axis, all_ in zip(axes, everything, strict=True)
-            ]
-            mask = functools.reduce(torch.logical_and, [spread(x, axis, len(axes)) for axis, x in enumerate(tables)])
-            self.allowed = mask.reshape(len(self.queries), len(self.keys))
+        if not all(axis.allows_all for axis in axes):
+            tables = [spread(axis.allowed, number, len(axes)) for number, axis in enumerate(axes)]
+            self.allowed = functools.reduce(torch.logical_and, tables).reshape(area)
 
     def bias(self, rpb: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What is added to the scores of each of these tiles: [H, T, S] with rpb, else [1, T, S], or None for zero."""
@@ -96,12 +96,12 @@ class TileBatch:
         if rpb is None:
             bias = torch.zeros((1, 1, 1), dtype=dtype, device=self.keys.device)
         else:
-            bias = lookup_bias(rpb, self.bias_index).reshape(-1, len(self.queries), len(self.keys))  # [H, T, S]
+            bias = rpb.flatten(1).index_select(1, self.bias_place.flatten()).unflatten(1, self.bias_place.shape)
         return bias if self.allowed is None else torch.where(self.allowed, bias, -torch.inf)
 
 
 def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu") -> tuple[TileBatch, ...]:
-    """Cut a layout into tiles, by geometry; computed once per set of arguments.
+    """Cut a layout into tiles, by geometry; computed once per set of arguments, unless the tables would be large.
 
     Shapes:
         return: batches of tiles; every token is once a query
@@ -117,18 +117,20 @@ def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu
     """
     arguments = neighborhood, tile_shape(neighborhood), torch.device(device)
     belongs_to_a_trace = inside_transform() or type(torch.empty(0, device=device)) is not Tensor
-    return _cut(*arguments) if belongs_to_a_trace else _cut_once(*arguments)
+    if belongs_to_a_trace or neighborhood.num_keys > MOST_KEYS_KEPT:
+        return _cut(*arguments)
+    return _cut_once(*arguments)
 
 
 def _cut(neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device) -> tuple[TileBatch, ...]:
-    most = max(1, round(MOST_QUERIES_PER_TILE ** (1 / neighborhood.ndim)))
+    most = max(1, int(MOST_QUERIES_PER_TILE ** (1 / neighborhood.ndim) + 1e-9))  # on each axis
     by_axis = []
     for axis, size, pitch in zip(neighborhood.axes, sizes, neighborhood.pitch, strict=True):
         by_axis.append([AxisTiles(tiles, axis[1], pitch, device) for tiles in alike_tiles(axis, size, most)])
     return tuple(TileBatch(axes) for axes in itertools.product(*by_axis))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _cut_once(*arguments: Any) -> tuple[TileBatch, ...]:
     with torch.inference_mode(False):  # tensors of inference mode could not be used outside of it
         return _cut(*arguments)

@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from dinat_ref.bench.measure import Row
+from dinat_ref.bench.measure import Row, settle
 from dinat_ref.command import show_progress
 
 
@@ -52,6 +52,7 @@ def measure_model(rounds: int, name: str = "dinat_mini", batch: int = 4, size: i
     """
     from dinat_ref.models import create_model
 
+    settle()
     torch.manual_seed(0)
     model = create_model(name).eval()
     images = torch.randn(batch, 3, size, size)

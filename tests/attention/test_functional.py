@@ -95,3 +95,12 @@ def test_auto_never_takes_much_memory_or_time(layout: tuple[int, ...]) -> None:
     assert name in FORMULATIONS
     assert name != "loops"
     assert name != "masked" or query.numel() <= 16_000
+
+
+def test_auto_takes_full_attention_for_what_it_is() -> None:
+    """Where every window is the whole layout there is nothing to tile, unless its scores would fill the memory."""
+    query = torch.zeros(8, 7, 7, 16, 1)
+    assert choose(prepare(query, query, query, Neighborhood((7, 7), 7))) == "masked"
+    assert choose(prepare(query, query, query, Neighborhood((7, 7), 5))) == "tiled"
+    query = torch.zeros(1, 64, 64, 1, 1)
+    assert choose(prepare(query, query, query, Neighborhood((64, 64), 64))) == "tiled"

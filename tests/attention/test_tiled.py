@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
-from dinat_ref.attention import chunks, na2d, tiles
+from dinat_ref.attention import chunks, na1d, na2d, neighborhood_attention, tiles
 from dinat_ref.attention.operands import prepare
+from dinat_ref.neighborhood import Neighborhood
 from tests import oracle
 from tests.plain import token_list
 from tests.strategies import Problem, problems
@@ -38,6 +40,8 @@ def test_any_cut_gives_the_same_numbers(problem: Problem, sizes: tuple[int, int]
     expected = problem.attend("loops", tensors)
     with cut(*sizes):
         assert_close(problem.attend("tiled", tensors), expected, **EXACT)
+        fused = neighborhood_attention(**tensors, **problem.where, scale=problem.scale, impl="tiled")
+    assert_close(fused, expected[0], **EXACT)
 
 
 @given(problem=problems(), sizes=cuts)
@@ -106,6 +110,72 @@ def test_tiles_partition_the_queries_and_cover_their_windows(problem: Problem, q
                 assert [key for key, score in zip(slab, scores, strict=True) if score == 0.0] == window
                 seen.append(query)
     assert sorted(seen) == list(range(len(tokens)))
+
+
+@given(problem=problems(), size=st.integers(1, 5))
+def test_a_tile_is_every_query_whose_window_fits_the_slab(problem: Problem, size: int) -> None:
+    """No slab is larger than size + k - 1 keys, and the next query of the group would need a larger one."""
+    for axis, (length, kernel_size, _, dilation, _) in enumerate(problem.axes):
+        found = tiles.axis_tiles(problem.neighborhood, axis, size)
+        assert sorted(i for tile in found for i in tile.queries) == list(range(length))
+        windows = problem.neighborhood.windows(axis)
+        for tile in found:
+            assert len(tile.keys) <= size + kernel_size - 1
+            assert tile.keys[tile.shift] == tile.queries[0]
+            assert [windows[i] for i in tile.queries] == [tile.keys[slots.start : slots.stop] for slots in tile.windows]
+            after = tile.queries[-1] + dilation
+            if after < length:
+                assert windows[after][-1] > tile.keys[0] + dilation * (size + kernel_size - 2)
+
+
+@pytest.mark.parametrize("dilation", [1, 4])
+@pytest.mark.parametrize("rest", [0, 1])
+def test_a_group_of_kernel_size_tokens_is_one_tile_without_a_mask(dilation: int, rest: int) -> None:
+    """With dilation as large as it can be; the longer groups, where it does not divide the length, have a mask."""
+    batches = tiles.cut_into_tiles(Neighborhood((7 * dilation + rest,), 7, dilation=dilation))
+    for batch in batches:
+        assert len(batch.queries) == len(batch.keys) in (7, 7 + rest)
+        assert (batch.allowed is None) == (len(batch.keys) == 7)
+    assert sum(len(batch.first_queries) for batch in batches) == dilation
+
+
+def test_a_long_window_does_not_make_a_large_tile() -> None:
+    for ndim, length in ((1, 3000), (2, 60), (3, 15)):
+        for batch in tiles.cut_into_tiles(Neighborhood((length,) * ndim, length)):
+            assert len(batch.queries) <= tiles.MOST_QUERIES_PER_TILE
+
+
+def call_in(place: str, layout: int) -> None:
+    """Attend a layout for the first time somewhere where tensors are not what they are elsewhere."""
+    x = torch.ones(1, layout, 1, 4)
+    if place == "inference mode":
+        with torch.inference_mode():
+            na1d(x, x, x, 3, impl="tiled")
+    elif place == "fake tensors":
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            na1d(x, x, x, 3, impl="tiled")
+    elif place == "vmap":
+        torch.func.vmap(lambda y: na1d(y, y, y, 3, impl="tiled"))(x[None])
+    elif place == "grad":
+        torch.func.grad(lambda y: na1d(y, y, y, 3, impl="tiled").sum())(x)  # type: ignore[union-attr]
+    else:
+        with torch.device("meta"):
+            na1d(x, x, x, 3, impl="tiled")
+
+
+@pytest.mark.parametrize("place", ["inference mode", "fake tensors", "vmap", "grad", "another default device"])
+def test_tables_that_are_made_once_serve_everybody(place: str) -> None:
+    layout = 41 + len(place)  # met by no other test
+    call_in(place, layout)
+    problem = Problem((layout,), (3,), (1,), (1,), (False,))
+    found = {}
+    for impl in ("tiled", "gather"):
+        tensors = problem.tensors(requires_grad=True)
+        output, lse = problem.attend(impl, tensors)
+        loss = output.sin().sum() + lse.cos().sum()
+        gradient = torch.autograd.grad(loss, list(tensors.values()), create_graph=True)
+        found[impl] = [output, *gradient, *torch.autograd.grad(gradient[0].sum(), [tensors["query"]])]
+    assert_close(found["tiled"], found["gather"], rtol=1e-11, atol=1e-11)
 
 
 def test_many_chunks_at_the_size_that_is_fast() -> None:
