@@ -131,9 +131,10 @@ figure
 # %% [markdown]
 # ## 5. Tiled: small dense pieces
 #
-# Neighbors have almost the same neighbors. Take a *tile* of 2 x 2 queries: all that they attend lies in a *slab* of
-# at most 4 x 4 keys. Between a tile and its slab, dense attention with a small mask wastes little, and matrix
-# products are what a CPU is good at. This is what `impl="auto"` runs on large maps.
+# Neighbors have almost the same neighbors. Take a *slab* of 4 x 4 keys, and as its *tile* all queries whose windows fit
+# the slab: 2 x 2 of them in the interior, more at the edges, where windows are shifted and so the same. Between a tile
+# and its slab, dense attention with a small mask wastes little, and matrix products are what a CPU is good at. This is
+# what `impl="auto"` runs on large maps.
 
 # %%
 for tile in axis_tiles(neighborhood, axis=1, size=2):
