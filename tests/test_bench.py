@@ -50,7 +50,9 @@ def test_tiled_makes_twice_the_bytes_for_twice_the_tokens(options):
         assert 1.9 < larger / smaller < 2.2
 
 
-@pytest.mark.parametrize(("layout", "kernel_size"), [((128, 128), 7), ((16384,), 129), ((8, 32, 32), (3, 7, 7))])
+@pytest.mark.parametrize(
+    ("layout", "kernel_size"), [((128, 128), 7), ((16384,), 129), ((8192,), 1025), ((8, 32, 32), (3, 7, 7))]
+)
 def test_no_temporary_of_tiled_is_larger_than_query_or_a_chunk(layout, kernel_size):
     count, query_bytes = made_bytes(layout, kernel_size)
     assert count.largest <= max(query_bytes, 4 * NUMBERS_PER_CHUNK)

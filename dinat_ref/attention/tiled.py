@@ -149,11 +149,8 @@ def backward_by_chunks(
     plan: Plan, memory: Memory, output: Tensor, d_output: Tensor, d_lse: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Add up the gradients of all chunks in the rows that they belong to."""
-    d_query, d_key, d_value = (
-        torch.empty_like(memory.query),
-        torch.zeros_like(memory.key),
-        torch.zeros_like(memory.value),
-    )
+    d_query = torch.empty_like(memory.query)
+    d_key, d_value = torch.zeros_like(memory.key), torch.zeros_like(memory.value)
     rpb = None if memory.rpb is None else memory.rpb.detach().requires_grad_()
     d_rpb = None if rpb is None else torch.zeros_like(rpb)
     for tiles in plan.batches:
@@ -186,15 +183,15 @@ def backward_of_chunk(
     def at_queries(rows: Tensor) -> Tensor:
         return to_matrices(rows, chunk.queries, heads_kv).flatten(0, 1)  # [tiles Hkv, r T, D]
 
-    query, out, d_out = plan.scale * at_queries(memory.query), at_queries(output), at_queries(d_output)
+    query, out, d_out = at_queries(memory.query).mul_(plan.scale), at_queries(output), at_queries(d_output)  # copies
     key, value = (to_matrices(x, chunk.keys, heads_kv).flatten(0, 1) for x in memory[1:3])  # [tiles Hkv, S + M, D]
     weights = torch.softmax(score(query, key, None if bias is None else bias.detach()), dim=-1)
-    shift = (d_out * out).sum(-1, keepdim=True)  # [tiles Hkv, r T, 1]
+    shift = out.mul_(d_out).sum(-1, keepdim=True)  # [tiles Hkv, r T, 1]
     if d_lse is not None:
         shift = shift - at_queries(d_lse[..., None])
     d_scores = torch.baddbmm(shift.expand_as(weights), d_out, value.mT, beta=-1).mul_(weights)
     if d_bias is not None:
         d_bias += d_scores.unflatten(0, (-1, len(d_bias))).sum(0)
-    d_query = to_rows(plan.scale * torch.bmm(d_scores, key), chunk.queries, heads)
+    d_query = to_rows(torch.bmm(d_scores, key).mul_(plan.scale), chunk.queries, heads)
     d_key = to_rows(torch.bmm(d_scores.mT, query), chunk.keys, heads_kv)
     return d_query, d_key, to_rows(torch.bmm(weights.mT, d_out), chunk.keys, heads_kv)

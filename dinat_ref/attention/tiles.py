@@ -22,7 +22,6 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,52 +51,71 @@ class Tile:
 
 
 class AxisTiles:
-    """The tiles of one axis that share a geometry, as tensors; positions are ``pitch`` tokens apart."""
+    """The tiles of one axis that share a geometry, as tensors; its positions are ``pitch`` tokens apart."""
 
     def __init__(self, tiles: Sequence[Tile], kernel_size: int, pitch: int, device: torch.device) -> None:
         """Take tiles of one geometry."""
-        first, step = tiles[0], tiles[0].queries.step * pitch
-        queries = torch.arange(len(first.queries), device=device)  # [T]
-        keys = torch.arange(len(first.keys), device=device)  # [S]
+        self.example, self.kernel_size = tiles[0], kernel_size
+        step = self.example.queries.step * pitch
         self.first_queries = torch.tensor([tile.queries.start * pitch for tile in tiles], device=device)  # [tiles]
         self.first_keys = torch.tensor([tile.keys.start * pitch for tile in tiles], device=device)  # [tiles]
-        self.queries, self.keys = step * queries, step * keys  # [T], [S], counted from the first
-        self.bias_size = 2 * kernel_size - 1
-        offsets = keys - queries[:, None] - first.shift  # [T, S], from query to key, in steps of the dilation
-        self.bias_index = (offsets + kernel_size - 1).clamp(0, self.bias_size - 1)  # clamped only outside windows
-        starts, stops = zip(*((window.start, window.stop) for window in first.windows), strict=True)
-        start, stop = torch.tensor([starts, stops], device=device)[:, :, None]  # each [T, 1], of the windows
-        self.allowed = (start <= keys) & (keys < stop)  # [T, S]
-        self.allows_all = all(len(window) == len(first.keys) for window in first.windows)
+        self.queries = step * torch.arange(len(self.example.queries), device=device)  # [T], counted from the first
+        self.keys = step * torch.arange(len(self.example.keys), device=device)  # [S]
+
+    @property
+    def allows_all(self) -> bool:
+        """Whether every query attends the whole slab."""
+        return all(len(window) == len(self.example.keys) for window in self.example.windows)
+
+    def mask(self) -> Tensor:
+        """Which keys each query attends: bool [T, S]."""
+        bounds = [(window.start, window.stop) for window in self.example.windows]
+        start, stop = torch.tensor(bounds, device=self.keys.device).T[:, :, None]  # each [T, 1]
+        slot = torch.arange(len(self.keys), device=self.keys.device)  # [S]
+        return (start <= slot) & (slot < stop)
+
+    def bias_index(self) -> Tensor:
+        """Where in rpb the bias of each query for each key stands: int64 [T, S], legal outside the windows, too."""
+        query = torch.arange(len(self.queries), device=self.keys.device)[:, None]  # [T, 1]
+        key = torch.arange(len(self.keys), device=self.keys.device) - self.example.shift  # [S]
+        return (key - query + self.kernel_size - 1).clamp(0, 2 * self.kernel_size - 2)
 
 
 class TileBatch:
     """All tiles of one geometry: query t of tile n is token first_queries[n] + queries[t], and the keys alike."""
 
-    def __init__(self, axes: Sequence[AxisTiles]) -> None:
+    def __init__(self, axes: Sequence[AxisTiles], keep_tables: bool = False) -> None:
         """Combine tiles of all axes."""
+        self.axes = axes
         self.first_queries = sums([axis.first_queries for axis in axes])  # [tiles]
         self.first_keys = sums([axis.first_keys for axis in axes])  # [tiles]
         self.queries = sums([axis.queries for axis in axes])  # [T]
         self.keys = sums([axis.keys for axis in axes])  # [S]
-        area = len(self.queries), len(self.keys)
-        self.bias_place = bias_place([axis.bias_index for axis in axes], [axis.bias_size for axis in axes]).reshape(
-            area
-        )
-        self.allowed: Tensor | None = None  # [T, S], or None if every query attends the whole slab
-        if not all(axis.allows_all for axis in axes):
-            tables = [spread(axis.allowed, number, len(axes)) for number, axis in enumerate(axes)]
-            self.allowed = functools.reduce(torch.logical_and, tables).reshape(area)
+        self.allows_all = all(axis.allows_all for axis in axes)  # every query attends the whole slab
+        self.kept_mask = self.mask() if keep_tables and not self.allows_all else None
+        self.kept_place = self.bias_place() if keep_tables else None
+
+    def mask(self) -> Tensor:
+        """Which keys each query attends: bool [T, S]."""
+        tables = (spread(axis.mask(), number, len(self.axes)) for number, axis in enumerate(self.axes))
+        return functools.reduce(torch.logical_and, tables).reshape(len(self.queries), len(self.keys))
+
+    def bias_place(self) -> Tensor:
+        """Where in rpb, read row by row, the bias of each query for each key stands: int64 [T, S]."""
+        index, sizes = [axis.bias_index() for axis in self.axes], [2 * axis.kernel_size - 1 for axis in self.axes]
+        return bias_place(index, sizes).reshape(len(self.queries), len(self.keys))
 
     def bias(self, rpb: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What is added to the scores of each of these tiles: [H, T, S] with rpb, else [1, T, S], or None for zero."""
-        if rpb is None and self.allowed is None:
-            return None
-        if rpb is None:
-            bias = torch.zeros((1, 1, 1), dtype=dtype, device=self.keys.device)
-        else:
-            bias = rpb.flatten(1).index_select(1, self.bias_place.flatten()).unflatten(1, self.bias_place.shape)
-        return bias if self.allowed is None else torch.where(self.allowed, bias, -torch.inf)
+        bias = None
+        if rpb is not None:
+            place = self.bias_place() if self.kept_place is None else self.kept_place
+            bias = rpb.flatten(1).index_select(1, place.flatten()).unflatten(1, place.shape)  # [H, T, S]
+        if self.allows_all:
+            return bias
+        mask = self.mask() if self.kept_mask is None else self.kept_mask
+        zero = torch.zeros((1, 1, 1), dtype=dtype, device=mask.device)
+        return torch.where(mask, zero if bias is None else bias, -torch.inf)
 
 
 def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu") -> tuple[TileBatch, ...]:
@@ -118,22 +136,24 @@ def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu
     arguments = neighborhood, tile_shape(neighborhood), torch.device(device)
     belongs_to_a_trace = inside_transform() or type(torch.empty(0, device=device)) is not Tensor
     if belongs_to_a_trace or neighborhood.num_keys > MOST_KEYS_KEPT:
-        return _cut(*arguments)
+        return _cut(*arguments, keep_tables=False)
     return _cut_once(*arguments)
 
 
-def _cut(neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device) -> tuple[TileBatch, ...]:
+def _cut(
+    neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device, keep_tables: bool
+) -> tuple[TileBatch, ...]:
     most = max(1, int(MOST_QUERIES_PER_TILE ** (1 / neighborhood.ndim) + 1e-9))  # on each axis
     by_axis = []
     for axis, size, pitch in zip(neighborhood.axes, sizes, neighborhood.pitch, strict=True):
         by_axis.append([AxisTiles(tiles, axis[1], pitch, device) for tiles in alike_tiles(axis, size, most)])
-    return tuple(TileBatch(axes) for axes in itertools.product(*by_axis))
+    return tuple(TileBatch(axes, keep_tables) for axes in itertools.product(*by_axis))
 
 
 @functools.lru_cache(maxsize=32)
-def _cut_once(*arguments: Any) -> tuple[TileBatch, ...]:
+def _cut_once(neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device) -> tuple[TileBatch, ...]:
     with torch.inference_mode(False):  # tensors of inference mode could not be used outside of it
-        return _cut(*arguments)
+        return _cut(neighborhood, sizes, device, keep_tables=True)
 
 
 def tile_shape(neighborhood: Neighborhood) -> tuple[int, ...]:

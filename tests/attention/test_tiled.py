@@ -23,19 +23,20 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
 @contextmanager
-def cut(queries_per_tile: int, numbers_per_chunk: int) -> Iterator[None]:
-    """Tiles and chunks of another size than the one that is fast."""
+def cut(queries_per_tile: int, numbers_per_chunk: int, most_keys_kept: int = 512) -> Iterator[None]:
+    """Tiles and chunks of another size than the one that is fast; without keys that are kept, every call makes all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "QUERIES_PER_TILE", queries_per_tile)
+        patch.setattr(tiles, "MOST_KEYS_KEPT", most_keys_kept)
         patch.setattr(chunks, "NUMBERS_PER_CHUNK", numbers_per_chunk)
         yield
 
 
-cuts = st.tuples(st.sampled_from([1, 4, 9, 64]), st.sampled_from([1, 40, 300, 2**19]))
+cuts = st.tuples(st.sampled_from([1, 4, 9, 64]), st.sampled_from([1, 40, 300, 2**19]), st.sampled_from([0, 512]))
 
 
 @given(problem=problems(), sizes=cuts)
-def test_any_cut_gives_the_same_numbers(problem: Problem, sizes: tuple[int, int]) -> None:
+def test_any_cut_gives_the_same_numbers(problem: Problem, sizes: tuple[int, int, int]) -> None:
     tensors = problem.tensors()
     expected = problem.attend("loops", tensors)
     with cut(*sizes):
@@ -45,7 +46,7 @@ def test_any_cut_gives_the_same_numbers(problem: Problem, sizes: tuple[int, int]
 
 
 @given(problem=problems(), sizes=cuts)
-def test_any_cut_gives_the_same_gradients(problem: Problem, sizes: tuple[int, int]) -> None:
+def test_any_cut_gives_the_same_gradients(problem: Problem, sizes: tuple[int, int, int]) -> None:
     """Computed chunk by chunk, through autograd when a second derivative is wanted, and as loops have them."""
     with cut(*sizes):
         by_chunks, by_autograd = (gradients(problem, "tiled", create_graph) for create_graph in (False, True))
@@ -135,7 +136,7 @@ def test_a_group_of_kernel_size_tokens_is_one_tile_without_a_mask(dilation: int,
     batches = tiles.cut_into_tiles(Neighborhood((7 * dilation + rest,), 7, dilation=dilation))
     for batch in batches:
         assert len(batch.queries) == len(batch.keys) in (7, 7 + rest)
-        assert (batch.allowed is None) == (len(batch.keys) == 7)
+        assert batch.allows_all == (len(batch.keys) == 7)
     assert sum(len(batch.first_queries) for batch in batches) == dilation
 
 
