@@ -60,7 +60,7 @@ def formulation(impl: str, problem: Problem) -> Attention:
     if impl == "loops" and tokens > 256:
         raise CannotRunError(f"{tokens:,} tokens one by one would take minutes")
     if bytes_of.get(impl, 0) > MOST_BYTES:
-        raise CannotRunError(f"would need {bytes_of[impl] / 1e9:.0f} GB")
+        raise CannotRunError(f"would need {bytes_of[impl] / 1e9:.0f} GB" + " with gradients" * (impl == "masked"))
     return partial(neighborhood_attention, kernel_size=problem.kernel_size, dilation=problem.dilations, impl=impl)  # type: ignore[return-value]
 
 
