@@ -44,6 +44,7 @@ def limit(problem: Problem) -> Attention:
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         for block in blocks:
             block.requires_grad_(query.requires_grad)  # forward + backward is measured on the blocks as well
+            block.grad = None
         return scaled_dot_product_attention(blocks[0], blocks[1], blocks[2])
 
     return attend
