@@ -158,7 +158,7 @@ def backward_by_chunks(
         with torch.enable_grad():
             bias = chunk_bias(plan, memory._replace(rpb=rpb), tiles)  # a function of rpb: autograd leads d_bias back
         d_bias = None if rpb is None or bias is None else torch.zeros_like(bias)
-        for chunk in chunks(plan, memory, tiles, scores_alive=3):
+        for chunk in chunks(plan, memory, tiles, scores_alive=2):
             found = backward_of_chunk(plan, memory, chunk, bias, d_bias, output, d_output, d_lse)
             d_query.index_copy_(0, chunk.queries.flatten(), found[0])
             d_key.index_add_(0, chunk.keys.flatten(), found[1])
