@@ -160,8 +160,8 @@ def tile_shape(neighborhood: Neighborhood) -> tuple[int, ...]:
     """Choose the size of interior tiles: 16 queries in the proportions of the kernel.
 
     So a key that was copied into a slab is used by 16 queries, whatever the kernel. Larger tiles waste arithmetic, as
-    more of their slab is masked: (tile + k - 1) / k on each axis. Smaller tiles copy every key more often, into matrices
-    too small to be fast.
+    more of their slab is masked: (tile + k - 1) / k on each axis. Smaller tiles copy every key more often, into
+    matrices too small to be fast.
 
     Shapes:
         return: one number per axis
