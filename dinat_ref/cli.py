@@ -6,6 +6,7 @@ exit status. Bad input is raised as ``CommandError``. Only the command that was 
 
 import argparse
 import importlib
+import os
 import sys
 
 import dinat_ref
@@ -57,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ndinat-ref {args.command}: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as ``head`` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed at exit
+        return 141
 
 
 if __name__ == "__main__":

@@ -124,5 +124,22 @@ def test_bad_arguments_are_one_line(tmp_path, capsys):
     assert stop.value.code == 2
 
 
+def test_who_has_no_backward_pass_says_so(monkeypatch, capsys):
+    def forward_only(problem):
+        def attend(query, key, value):
+            if query.requires_grad:
+                raise CannotRunError("it has no backward pass")
+            return value
+
+        return attend
+
+    monkeypatch.setitem(CONTENDERS, "gather", forward_only)
+    options = ["--shapes", "tiny", "--rounds", "1", "--backward", "--no-memory", "--only", "gather", "tiled"]
+    assert main(["bench", *options]) == 0
+    gather, tiled = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert gather.endswith("it has no backward pass")
+    assert "backward" not in tiled
+
+
 def test_a_row_may_be_empty():
     assert Row("p", "c").skipped is None

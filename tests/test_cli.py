@@ -95,6 +95,18 @@ def test_interrupted(fake_command: ModuleType, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "\ndinat-ref fake: stopped\n"
 
 
+def test_a_reader_may_leave_early() -> None:
+    """As ``dinat-ref bench | head`` does: no traceback, and the status that a shell gives for it."""
+    command = [sys.executable, "-m", "dinat_ref", "bench", "--shapes", "tiny", "--only", "tiled", "--no-memory"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
 def test_a_bug_is_not_hidden(fake_command: ModuleType) -> None:
     """Only CommandError is bad input; anything else keeps its traceback."""
 

@@ -112,5 +112,6 @@ def table(rows: list[Row]) -> str:
             (row.query_sizes, 9),
         )
         text = "".join(" " * width if value is None else f"{value:>{width}.2f}" for value, width in cells)
-        lines.append(f"{row.contender:<18}{text}".rstrip())
+        why = "" if row.no_backward is None else f"  {row.no_backward}"
+        lines.append(f"{row.contender:<18}{text}".rstrip() + why)
     return "\n".join(lines)

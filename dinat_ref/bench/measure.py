@@ -46,6 +46,7 @@ class Row:
     megabytes: float | None = None  # peak above the inputs
     query_sizes: float | None = None  # the same as a multiple of query
     skipped: str | None = None
+    no_backward: str | None = None  # why forward + backward was not measured
 
 
 def measure(
@@ -74,10 +75,8 @@ def measure(
             ready[name] = CONTENDERS[name](problem)
             with torch.no_grad():
                 ready[name](*operands)  # compiles, and shows who cannot run
-        except CannotRunError as reason:
-            row.skipped = str(reason)
         except Exception as error:  # a peer that does not run is a result, not the end of the benchmark
-            row.skipped = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
+            row.skipped = _reason(error)
         if row.skipped:
             ready.pop(name, None)
 
@@ -94,12 +93,18 @@ def measure(
         output = attend(*leaves)
         output.backward(ones[: output.numel()].view_as(output))
 
-    forward_times = _rounds(problem, dict(ready), forward, rounds)
-    for name, times in forward_times.items():
-        rows[name].milliseconds = 1e3 * statistics.median(times)
+    for name, found in _rounds(problem, ready, forward, rounds).items():
+        if isinstance(found, str):
+            rows[name].skipped = found
+        else:
+            rows[name].milliseconds = 1e3 * statistics.median(found)
     if backward:
-        for name, times in _rounds(problem, dict(ready), both, rounds).items():
-            rows[name].backward_ratio = 1e3 * statistics.median(times) / (rows[name].milliseconds or 1.0)
+        able = {name: attend for name, attend in ready.items() if rows[name].skipped is None}
+        for name, found in _rounds(problem, able, both, rounds).items():
+            if isinstance(found, str):
+                rows[name].no_backward = found
+            else:
+                rows[name].backward_ratio = 1e3 * statistics.median(found) / (rows[name].milliseconds or 1.0)
     best = rows["limit"].milliseconds if "limit" in rows else None
     for name, row in rows.items():
         if row.milliseconds is not None and best:
@@ -129,20 +134,30 @@ def settle() -> None:
 
 def _rounds(
     problem: Problem, ready: dict[str, Attention], run: Callable[[Attention], None], rounds: int
-) -> dict[str, list[float]]:
+) -> dict[str, list[float] | str]:
+    """Give the times of everybody who runs, and the reason of everybody who does not."""
     times: dict[str, list[float]] = {name: [] for name in ready}
+    reasons: dict[str, str] = {}
     for number in range(rounds + 1):  # the first round warms up
-        for name, attend in list(ready.items()):
+        for name, attend in ready.items():
+            if name in reasons:
+                continue
             show_progress(f"{problem}: round {number} of {rounds}, {name}")
             try:
                 taken = _seconds(run, attend)
                 if taken < SLOW:  # the caches still hold what the one before has left: once more
                     taken = _seconds(run, attend)
-            except (CannotRunError, RuntimeError, NotImplementedError):  # no backward pass
-                del ready[name], times[name]
-                continue
-            times[name].append(taken)
-    return {name: taken[1:] for name, taken in times.items()}
+            except Exception as error:  # a peer without a backward pass is a result, too
+                reasons[name] = _reason(error)
+            else:
+                times[name].append(taken)
+    return {name: reasons.get(name, taken[1:]) for name, taken in times.items()}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CannotRunError):
+        return str(error)
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:90]}"
 
 
 def _seconds(run: Callable[[Attention], None], attend: Attention) -> float:
