@@ -58,7 +58,23 @@ def lookup_bias(rpb: Tensor, index: Sequence[Tensor]) -> Tensor:
         tensor([[[20., 30.],
                  [10., 20.]]])
     """
-    place = bias_place(index, rpb.shape[1:])
+    return read_bias(rpb, bias_place(index, rpb.shape[1:]))
+
+
+def read_bias(rpb: Tensor, place: Tensor) -> Tensor:
+    """Read the bias table of every head at row-major places.
+
+    Shapes:
+        rpb: [H, 2k-1, ...]
+        place: any shape, int64
+        return: [H, *place]
+    Raises:
+        IndexError: a place behind the end of the table.
+    Source: Liu et al., arXiv:2103.14030, eq. 4.
+    Example:
+        >>> read_bias(torch.tensor([[10., 20., 30.]]), torch.tensor([[1, 2]]))
+        tensor([[[20., 30.]]])
+    """
     return rpb.flatten(1).index_select(1, place.flatten()).unflatten(1, place.shape)
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinat_ref.attention.bias import bias_place, spread
+from dinat_ref.attention.bias import bias_place, read_bias, spread
 from dinat_ref.attention.operands import inside_transform
 from dinat_ref.neighborhood import Neighborhood, axis_windows
 
@@ -110,7 +110,7 @@ class TileBatch:
         bias = None
         if rpb is not None:
             place = self.bias_place() if self.kept_place is None else self.kept_place
-            bias = rpb.flatten(1).index_select(1, place.flatten()).unflatten(1, place.shape)  # [H, T, S]
+            bias = read_bias(rpb, place)  # [H, T, S]
         if self.allows_all:
             return bias
         mask = self.mask() if self.kept_mask is None else self.kept_mask
