@@ -28,11 +28,6 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``classify``.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -58,11 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify the photographs and print the classes.
 
-    Shapes:
-        none
     Raises:
         CommandError: an image, a model, weights or labels that cannot be used.
-    Source: the project's own.
     Example:
         >>> run(argparse.Namespace(images=["no-such.jpg"], top=1, attention=None))
         Traceback (most recent call last):

@@ -26,11 +26,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command: exit status 0 when it did its work, 2 when its input was bad.
 
-    Shapes:
-        none
     Raises:
         SystemExit: after --help, --version or a usage error.
-    Source: the project's own.
     Example:
         >>> main([])
         Traceback (most recent call last):

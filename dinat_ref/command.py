@@ -11,11 +11,6 @@ from pathlib import Path
 class CommandError(Exception):
     """Bad input to a command: ``dinat-ref`` prints it as one line and exits with status 2, without a traceback.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own rule.
     Example:
         >>> raise CommandError("image not found: cat.jpg")
         Traceback (most recent call last):
@@ -33,7 +28,6 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         yields: a path to write to
     Raises:
         CommandError: the directory cannot be written.
-    Source: the project's own rule.
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as directory:
@@ -63,11 +57,6 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 def show_progress(text: str) -> None:
     """Rewrite the progress line on stderr; on no terminal, say nothing. An empty text clears the line.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own rule.
     Example:
         >>> show_progress("window 3 of 12")
     """

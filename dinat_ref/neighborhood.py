@@ -240,7 +240,6 @@ def per_axis(name: str, value: Scalar | Sequence[Scalar], layout: Sequence[int])
         return: a tuple of len(layout) entries.
     Raises:
         ValueError: a sequence of another length.
-    Source: the project's own rule.
     Example:
         >>> per_axis("stride", 2, layout=(5, 7))
         (2, 2)

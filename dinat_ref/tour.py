@@ -36,11 +36,6 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the tour.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -58,11 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Take the tour.
 
-    Shapes:
-        none
     Raises:
         CommandError: the image cannot be read or is too small, or the directory cannot be written.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)

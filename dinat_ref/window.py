@@ -28,8 +28,6 @@ def dilation_group(i: int, length: int, dilation: int = 1) -> tuple[int, int, in
 
     Shapes:
         return: three integers (g, m, n): the group, the position's coordinate in it, the group's length.
-    Raises:
-        Nothing: ``window`` checks the arguments.
     Source: Hassani & Shi, arXiv:2209.15001, section 3.2.
     Example:
         >>> [dilation_group(i, length=7, dilation=3) for i in (0, 3, 6, 1)]  # groups 0 3 6 / 1 4 / 2 5
@@ -49,8 +47,6 @@ def leader(m: int, n: int, stride: int = 1, is_causal: bool = False) -> int:
 
     Shapes:
         return: one integer, a coordinate inside the dilation group.
-    Raises:
-        Nothing: ``window`` checks the arguments.
     Source: Generalized Neighborhood Attention, arXiv:2504.16922, section 3.
     Example:
         >>> [leader(m, n=8, stride=3) for m in range(8)]
@@ -117,7 +113,6 @@ def check_integer(name: str, value: object) -> int:
         return: one int.
     Raises:
         TypeError: the value is a bool, or not an integer.
-    Source: the project's own rule.
     Example:
         >>> check_integer("stride", 2)
         2
@@ -167,7 +162,6 @@ def picture(length: int, kernel_size: int, stride: int = 1, dilation: int = 1, i
         return: length + 1 lines.
     Raises:
         TypeError, ValueError: as ``window``.
-    Source: the project's own.
     Example:
         >>> print(picture(4, 2))
           i | 0 1 2 3

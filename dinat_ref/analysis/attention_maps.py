@@ -96,8 +96,6 @@ def entropy(weights: Tensor) -> Tensor:
     Shapes:
         weights: [..., K]
         return:  [...], in nats; its exponential is the effective number of keys
-    Raises:
-        Nothing.
     Source: Shannon (1948); as a measure of attention heads: Clark et al., arXiv:1906.04341, section 3.3.
     Example:
         >>> entropy(torch.tensor([[0.25, 0.25, 0.25, 0.25], [1., 0., 0., 0.]])).exp()
@@ -176,7 +174,6 @@ def check_token(neighborhood: Neighborhood, token: Sequence[int]) -> None:
         return: None.
     Raises:
         ValueError: not one coordinate per axis, or a coordinate outside its axis.
-    Source: the project's own rule.
     Example:
         >>> check_token(Neighborhood((4, 5), 3), (1, 5))
         Traceback (most recent call last):

@@ -25,7 +25,7 @@ def unchanged_share(make_layer: LayerMaker, shared: int, shift: int) -> float:
         return: one number in 0 .. 1
     Raises:
         ValueError: shared is below 1 or shift below 0.
-    Source: the project's own; the claim is arXiv:2204.07143, section 3.2.
+    Source: the claim is arXiv:2204.07143, section 3.2.
     Example:
         >>> from dinat_ref import Neighborhood
         >>> unchanged_share(lambda layout: Neighborhood(layout, 7), shared=48, shift=5)
@@ -50,7 +50,7 @@ def two_crops(operator: Callable[[Tensor], Tensor], image: Tensor, shift: int) -
         return:   the largest difference of each shared token's outputs: [B, X - 2 * shift, *others]
     Raises:
         ValueError: shift is below 0 or leaves no shared token.
-    Source: the project's own; the claim is arXiv:2204.07143, section 3.2.
+    Source: the claim is arXiv:2204.07143, section 3.2.
     Example:
         >>> import torch
         >>> from dinat_ref import na1d

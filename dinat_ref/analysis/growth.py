@@ -42,7 +42,7 @@ def corner_width(kernel_size: int, num_layers: int) -> int:
         return: one integer, in tokens
     Raises:
         TypeError: an argument is not an integer.
-    Source: the project's own; a consequence of arXiv:2204.07143, section 3.1.
+    Source: a consequence of arXiv:2204.07143, section 3.1.
     Example:
         >>> [corner_width(7, layers) for layers in (1, 2, 3, 4)]
         [7, 10, 13, 16]

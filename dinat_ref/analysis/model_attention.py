@@ -15,8 +15,6 @@ class LayerAttention:
 
     Shapes:
         weights: [B, X, Y, heads, K], for the functions of ``attention_maps``
-    Raises:
-        Nothing.
     Source: arXiv:2209.15001, eq. 3.
     Example:
         >>> LayerAttention("levels.0.blocks.0", Neighborhood((8, 12), 3), torch.zeros(1, 8, 12, 2, 9)).name

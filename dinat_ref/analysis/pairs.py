@@ -20,7 +20,7 @@ def pairs_that_meet(layers: Sequence[Layer]) -> tuple[Tensor, ...]:
         return: for each axis bool [L, L], symmetric
     Raises:
         ValueError: no layers, or of different layouts.
-    Source: the project's own; the receptive field is that of ``dinat_ref.analysis.receptive_field``.
+    Source: the receptive field is that of ``dinat_ref.analysis.receptive_field``.
     Example:
         >>> from dinat_ref import Neighborhood
         >>> local, dilated = Neighborhood((9,), 3), Neighborhood((9,), 3, dilation=3)
@@ -44,7 +44,6 @@ def share_that_meets(layers: Sequence[Layer], first: Tensor, second: Tensor) -> 
         first, second: int64 [pairs, axes], the positions of the two tokens of each pair
     Raises:
         ValueError: no layers, or of different layouts.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import Neighborhood
         >>> corner, others = torch.tensor([[0, 0], [0, 0]]), torch.tensor([[4, 4], [4, 5]])

@@ -27,9 +27,6 @@ class Layer(Protocol):
 
     Shapes:
         layout (X,), (X, Y) or more; windows(axis) has one entry per position of the axis
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import Neighborhood
         >>> layer: Layer = Neighborhood((3, 4), kernel_size=2)
@@ -51,8 +48,6 @@ class FullAttention:
 
     Shapes:
         layout: (X,), (X, Y) or more
-    Raises:
-        Nothing.
     Source: Vaswani et al., arXiv:1706.03762.
     Example:
         >>> FullAttention((3,)).windows(0)
@@ -205,7 +200,6 @@ def check_stack(layers: Sequence[Layer]) -> tuple[int, ...]:
         return: a tuple of integers.
     Raises:
         ValueError: no layer, or layers of different layouts.
-    Source: the project's own rule.
     Example:
         >>> check_stack([FullAttention((3, 4))])
         (3, 4)

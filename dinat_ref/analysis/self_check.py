@@ -18,8 +18,6 @@ def legal_axes(longest: int) -> Iterator[Axis]:
 
     Shapes:
         yields: five values
-    Raises:
-        Nothing.
     Source: arXiv:2209.15001, section 3.2; stride: arXiv:2504.16922.
     Example:
         >>> list(legal_axes(1))
@@ -89,9 +87,6 @@ def small_problems() -> Iterator[tuple[tuple[int, ...], dict[str, object]]]:
 
     Shapes:
         yields: (layout, the arguments of ``neighborhood_attention``)
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> next(small_problems())
         ((5,), {'kernel_size': (2,), 'stride': 1, 'dilation': (1,), 'is_causal': False})

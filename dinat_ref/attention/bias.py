@@ -22,8 +22,6 @@ def bias_index(neighborhood: Neighborhood, device: torch.device | str | None = N
 
     Shapes:
         return: ndim tensors [N, K], in the order of ``Neighborhood.indices``.
-    Raises:
-        Nothing: the neighborhood is already checked.
     Source: Hassani et al., arXiv:2204.07143, eq. 1 (B(i, j)); Liu et al., arXiv:2103.14030, eq. 4.
     Example:
         >>> bias_index(Neighborhood((5,), kernel_size=3))[0]
@@ -85,9 +83,6 @@ def bias_place(index: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
         index: one tensor [queries, keys] per axis
         sizes: the sides of the table, 2k-1 each
         return: [queries of axis 1, queries of axis 2, ..., keys of axis 1, keys of axis 2, ...]
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> bias_place([torch.tensor([[1, 2]]), torch.tensor([[0], [3]])], sizes=(3, 5)).flatten(2)
         tensor([[[ 5, 10],
@@ -107,7 +102,6 @@ def spread(table: Tensor, axis: int, ndim: int) -> Tensor:
         return: 2 * ndim dimensions, queries at position axis and keys at position ndim + axis, 1 elsewhere
     Raises:
         IndexError: axis is not below ndim.
-    Source: the project's own.
     Example:
         >>> spread(torch.zeros(5, 3), axis=1, ndim=2).shape
         torch.Size([1, 5, 1, 3])

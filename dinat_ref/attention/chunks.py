@@ -59,9 +59,6 @@ def lay_out(operands: Operands, return_lse: bool) -> tuple[Plan, Memory]:
 
     Shapes:
         return: a plan, and views of the operands where they allow it
-    Raises:
-        Nothing: the operands are already checked.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.attention.operands import prepare
         >>> from dinat_ref.neighborhood import Neighborhood
@@ -92,9 +89,6 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
         yields: numbers of rows, queries [tiles, T] and keys [tiles, S + M]
     Args:
         scores_alive: how many matrices of scores [T, S + M] a head needs at the same time.
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.attention.operands import prepare
         >>> from dinat_ref.neighborhood import Neighborhood
@@ -126,8 +120,6 @@ def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
 
     Shapes:
         return: [Hkv, r T, S + M] with a bias, [1, r T, S + M] with a mask alone
-    Raises:
-        Nothing.
     Source: arXiv:2209.15001, eq. 1.
     Example:
         >>> from dinat_ref.attention.operands import prepare
@@ -159,7 +151,6 @@ def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:
         return: [tiles, Hkv, r tokens, D], not contiguous
     Raises:
         IndexError: a row behind the end of memory.
-    Source: the project's own.
     Example:
         >>> memory = torch.arange(8.).reshape(4, 2, 1)
         >>> to_matrices(memory, torch.tensor([[0, 1, 2]]), heads_kv=2)[0, ..., 0]
@@ -181,9 +172,6 @@ def to_rows(matrices: Tensor, rows: Tensor, heads: int) -> Tensor:
         matrices: [tiles, Hkv, r tokens, D], or their first two dimensions as one
         rows: [tiles, tokens]
         return: [tiles tokens, heads, D]
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> memory, rows = torch.randn(4, 2, 1), torch.tensor([[0, 1, 2]])
         >>> torch.testing.assert_close(to_rows(to_matrices(memory, rows, 1), rows, 2), memory[:3], rtol=0, atol=0)

@@ -113,11 +113,8 @@ def neighborhood_attention(
 def check_impl(impl: str) -> None:
     """Raise unless ``impl`` names a formulation.
 
-    Shapes:
-        none
     Raises:
         ValueError: an unknown name.
-    Source: the project's own.
     Example:
         >>> check_impl("fast")
         Traceback (most recent call last):
@@ -132,8 +129,6 @@ def choose(operands: Operands) -> str:
 
     Shapes:
         return: a name of ``FORMULATIONS``
-    Raises:
-        Nothing.
     Source: measured, see dinat_ref.bench.
     Example:
         >>> x = torch.zeros(1, 5, 1, 1)

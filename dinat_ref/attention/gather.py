@@ -22,8 +22,6 @@ def gather_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
 
     Shapes:
         return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
-    Raises:
-        Nothing: the operands are already checked.
     Cost: O(N K) time, N K (D + Dv) numbers of memory per batch and key head.
     Source: arXiv:2209.15001, eq. 1-3.
     Example:
@@ -43,8 +41,6 @@ def gather_scores(operands: Operands) -> Tensor:
 
     Shapes:
         return: [B, *layout, H, K + M], the M additional keys last
-    Raises:
-        Nothing: the operands are already checked.
     Source: arXiv:2209.15001, eq. 1.
     Example:
         >>> from dinat_ref.attention.operands import prepare
@@ -81,8 +77,6 @@ def gather_values(
         weights: [B, *layout, H, K + M]
         value:   [B, *layout, Hkv, Dv]
         return:  [B, *layout, H, Dv]
-    Raises:
-        Nothing: the operands are already checked.
     Source: arXiv:2209.15001, eq. 3.
     Example:
         >>> value = torch.arange(4.).reshape(1, 4, 1, 1)

@@ -18,8 +18,6 @@ def loops_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
 
     Shapes:
         return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
-    Raises:
-        Nothing: the operands are already checked.
     Cost: O(N K) Python steps.
     Source: arXiv:2209.15001, eq. 1-3.
     Example:

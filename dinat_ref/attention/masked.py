@@ -23,8 +23,6 @@ def masked_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
 
     Shapes:
         return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
-    Raises:
-        Nothing: the operands are already checked.
     Cost: O(N^2) time and memory, whatever the kernel size.
     Source: Vaswani et al., arXiv:1706.03762, eq. 1, with the mask of arXiv:2209.15001.
     Example:

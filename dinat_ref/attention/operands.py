@@ -57,7 +57,7 @@ def prepare(
     Raises:
         TypeError: a tensor is not floating point; scale is not a number.
         ValueError: shapes, dtypes or devices do not fit together.
-    Source: the project's own rules; scale: Vaswani et al., arXiv:1706.03762, eq. 1.
+    Source: scale: Vaswani et al., arXiv:1706.03762, eq. 1.
     Example:
         >>> x = torch.zeros(1, 5, 2, 8, dtype=torch.bfloat16)
         >>> prepare(x, x, x, Neighborhood((5,), 3)).query.dtype
@@ -78,9 +78,6 @@ def every(*index: Index) -> tuple[Index, ...]:
 
     Shapes:
         return: one entry more than given, the first a full slice
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> torch.zeros(2, 5, 7)[every(0, slice(0, 3))].shape
         torch.Size([2, 3])
@@ -93,9 +90,7 @@ def inside_transform() -> bool:
 
     Shapes:
         return: one bool
-    Raises:
-        Nothing.
-    Source: the project's own; PyTorch has no public name for the first two.
+    Source: PyTorch has no public name for the first two.
     Example:
         >>> inside_transform(), torch.func.vmap(lambda x: x + inside_transform())(torch.zeros(2))
         (False, tensor([1., 1.]))

@@ -38,8 +38,6 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
 
     Shapes:
         return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
-    Raises:
-        Nothing: the operands are already checked.
     Cost: O(N K) time, some (1 + tile / k)^n times the arithmetic that is needed; O(N) memory.
     Source: the operator: arXiv:2209.15001, eq. 1-3; tiles: arXiv:2403.04690; the backward pass: arXiv:2205.14135.
     Example:

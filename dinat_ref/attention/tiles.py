@@ -123,9 +123,7 @@ def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu
 
     Shapes:
         return: batches of tiles; every token is once a query
-    Raises:
-        Nothing: the neighborhood is already checked.
-    Source: the project's own; the idea of tiles with halos is that of Hassani et al., arXiv:2403.04690.
+    Source: the idea of tiles with halos is that of Hassani et al., arXiv:2403.04690.
     Example:
         >>> for batch in cut_into_tiles(Neighborhood((40,), kernel_size=3)):
         ...     print(batch.first_queries.tolist(), len(batch.queries), len(batch.keys))
@@ -165,8 +163,6 @@ def tile_shape(neighborhood: Neighborhood) -> tuple[int, ...]:
 
     Shapes:
         return: one number per axis
-    Raises:
-        Nothing.
     Source: measured with ``dinat-ref bench``.
     Example:
         >>> tile_shape(Neighborhood((56, 56), kernel_size=7)), tile_shape(Neighborhood((16, 64, 64), (3, 7, 7)))
@@ -181,9 +177,6 @@ def axis_tiles(neighborhood: Neighborhood, axis: int, size: int) -> list[Tile]:
 
     Shapes:
         return: tiles whose queries together are all positions of the axis, each once
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> for tile in axis_tiles(Neighborhood((9,), kernel_size=3), axis=0, size=2): print(tile.queries, tile.keys)
         range(0, 3) range(0, 4)
@@ -226,9 +219,6 @@ def sums(positions: Sequence[Tensor]) -> Tensor:
     Shapes:
         positions: one dimension, for each axis
         return: one dimension, the last axis fastest
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> sums([torch.tensor([0, 4]), torch.tensor([2, 3])])
         tensor([2, 3, 6, 7])

@@ -27,8 +27,6 @@ def unfold_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
 
     Shapes:
         return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
-    Raises:
-        Nothing: the operands are already checked.
     Cost: O(N K) time, N K (D + Dv) / d^n numbers of memory per batch and head.
     Source: arXiv:2209.15001, section 3.2 (dilation groups); arXiv:2204.07143, eq. 1-3.
     Example:

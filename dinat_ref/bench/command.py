@@ -25,11 +25,6 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the benchmark.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -50,11 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print.
 
-    Shapes:
-        none
     Raises:
         CommandError: rounds below 1, or a file that cannot be written.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -90,9 +82,6 @@ def table(rows: list[Row]) -> str:
 
     Shapes:
         return: a line for the head and one per row
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> print(table([Row("tiny", "tiled", 42, 1.25, 2.0), Row("tiny", "loops", skipped="too slow")]))
         contender                 ms  / limit  fwd+bwd / fwd  peak MB  / query

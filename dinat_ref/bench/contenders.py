@@ -28,8 +28,6 @@ def limit(problem: Problem) -> Attention:
 
     Shapes:
         query, key, value: each regrouped once to [tokens / K, H, K, D], outside the measurement
-    Raises:
-        Nothing.
     Source: the least that any kernel of K keys a query computes.
     Example:
         >>> from dinat_ref.bench.shapes import SHAPES

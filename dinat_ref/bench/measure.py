@@ -29,9 +29,6 @@ SLOW = 0.3  # seconds; whoever takes longer is not run twice
 class Row:
     """What was measured of one contender at one shape; ``skipped`` says why nothing was.
 
-    Shapes:
-        none
-    Source: the project's own.
     Example:
         >>> Row("tiny", "loops", skipped="too slow").milliseconds is None
         True
@@ -58,7 +55,6 @@ def measure(
         return: a Row per contender
     Raises:
         KeyError: an unknown contender.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.bench.shapes import SHAPES
         >>> rows = measure(SHAPES["tiny"][0], ["limit", "tiled"], rounds=1, memory=False)
@@ -121,10 +117,6 @@ def measure(
 def settle() -> None:
     """Make and free as large a piece of memory as glibc takes for a sign to keep others (just under 32 MB).
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: mallopt(3), M_MMAP_THRESHOLD.
     Example:
         >>> settle()

@@ -18,11 +18,6 @@ from dinat_ref.command import show_progress
 def without_attention() -> Iterator[None]:
     """Let every model's attention return its values, inside the block.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.models import layers
         >>> with without_attention():
@@ -45,7 +40,6 @@ def measure_model(rounds: int, name: str = "dinat_mini", batch: int = 4, size: i
         return: two rows; the ratio of the first is to the second
     Raises:
         ValueError: an unknown model.
-    Source: the project's own.
     Example:
         >>> len(measure_model(1, batch=1, size=32))
         2

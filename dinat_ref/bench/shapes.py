@@ -60,9 +60,6 @@ def square(length: int, heads: int, kernel_size: int = 7, dilation: int = 1, bat
 
     Shapes:
         return: a Problem of two axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> square(14, 8, dilation=2).dilations
         (2, 2)

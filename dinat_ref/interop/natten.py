@@ -178,11 +178,6 @@ def merge_attentions(
 def is_natten_installed() -> bool:
     """Whether the real NATTEN can be imported (the stand-in of ``install_as_natten`` does not count).
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> isinstance(is_natten_installed(), bool)
         True
@@ -196,8 +191,6 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
     The names of 0.17 and before that 0.21 has no more are there in either case. na1d, na2d, na3d and the layers exist
     in both, with different arguments: ``version`` says whose. Calling it again changes the version.
 
-    Shapes:
-        none
     Args:
         version: "0.21" (stride, then dilation) or "0.17" (dilation, then is_causal, rpb and scale).
     Returns:
@@ -205,7 +198,6 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
     Raises:
         ImportError: the real NATTEN is installed: it is left alone.
         ValueError: another version.
-    Source: the project's own.
     Example:
         >>> install_as_natten().__version__
         '0.21.7'
@@ -231,11 +223,6 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
 def remove_natten() -> None:
     """Take back ``install_as_natten``; a real NATTEN is left alone.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> remove_natten()
     """

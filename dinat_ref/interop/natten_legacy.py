@@ -24,8 +24,6 @@ def heads_last(tensor: Tensor) -> Tensor:
     Shapes:
         tensor: [B, H, *layout, D]
         return: [B, *layout, H, D]
-    Raises:
-        Nothing.
     Source: the layouts of NATTEN before and after 0.20.
     Example:
         >>> import torch
@@ -41,8 +39,6 @@ def heads_first(tensor: Tensor) -> Tensor:
     Shapes:
         tensor: [B, *layout, H, D]
         return: [B, H, *layout, D]
-    Raises:
-        Nothing.
     Source: the layouts of NATTEN before and after 0.20.
     Example:
         >>> import torch

@@ -13,10 +13,6 @@ MARK = "__dinat_ref_stand_in__"
 def install(name: str, version: str, contents: Mapping[str, Any], submodules: Sequence[str] = ()) -> ModuleType:
     """Make a package importable in this process; it and its submodules all have the same contents.
 
-    Shapes:
-        none
-    Raises:
-        Nothing: the caller has made sure that the real package is not there.
     Source: Python's import system, PEP 451.
     Example:
         >>> package = install("no_such_package", "1.2.3", {"answer": 42}, submodules=("sub",))
@@ -39,11 +35,6 @@ def install(name: str, version: str, contents: Mapping[str, Any], submodules: Se
 def is_stand_in(name: str) -> bool:
     """Whether a package is one that ``install`` made.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> is_stand_in("torch")
         False
@@ -54,11 +45,6 @@ def is_stand_in(name: str) -> bool:
 def remove(name: str) -> None:
     """Take back ``install``; a real package is left alone.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> remove("torch")  # not ours
         >>> "torch" in sys.modules

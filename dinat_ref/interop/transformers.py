@@ -30,8 +30,6 @@ FUNCTIONS = {"natten2dqkrpb": natten2dqkrpb, "natten2dav": natten2dav}
 def enable_dinat() -> list[str]:
     """Make transformers' Dinat work in this process; safe to call again.
 
-    Shapes:
-        none
     Returns:
         What had to be done, in words; nothing the second time.
     Raises:

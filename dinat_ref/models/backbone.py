@@ -73,10 +73,6 @@ class DinatBackbone(DinatPreTrainedModel):
 def norm_name(index: int) -> str:
     """Name the LayerNorm of a stage; 0 is the stem.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: the original repository's detection code.
     Example:
         >>> norm_name(0), norm_name(1)

@@ -32,11 +32,6 @@ WEIGHT_FILES = (
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, is refused, or does not fit its model.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> issubclass(CheckpointError, ValueError)
         True
@@ -49,9 +44,6 @@ class LoadReport:
 
     Shapes:
         misshapen: "name: shape in the checkpoint, shape in the model"
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> LoadReport(missing=("head.bias",), unexpected=(), misshapen=()).missing
         ('head.bias',)
@@ -137,7 +129,7 @@ def load_checkpoint(
     Raises:
         FileNotFoundError, ImportError: as ``read_checkpoint``.
         CheckpointError: as ``read_checkpoint``; with strict, a checkpoint that does not fit.
-    Source: the project's own; spellings: ``dinat_ref.models.keys``.
+    Source: spellings: ``dinat_ref.models.keys``.
     Example:
         >>> from dinat_ref.models import create_model
         >>> narrow = create_model("dinat_mini", num_classes=10, embed_dim=32, num_heads=[1, 2, 4, 8])

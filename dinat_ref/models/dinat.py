@@ -56,8 +56,6 @@ class ConvDownsampler(nn.Module):
     Shapes:
         input: [B, X, Y, dim]
         return: [B, ceil(X / 2), ceil(Y / 2), 2 * dim]
-    Raises:
-        Nothing.
     Source: Hassani et al., arXiv:2204.07143, section 3.4.
     Example:
         >>> import torch

@@ -154,8 +154,6 @@ def extras(
 
     Shapes:
         return: (hidden states [B, X, Y, C], attention weights [B, heads, X', Y', K])
-    Raises:
-        Nothing.
     Source: transformers' DinatEncoder.
     Example:
         >>> import torch

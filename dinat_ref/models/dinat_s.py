@@ -50,8 +50,6 @@ class PatchMerging(nn.Module):
     Shapes:
         input: [B, X, Y, dim]
         return: [B, ceil(X / 2), ceil(Y / 2), 2 * dim]
-    Raises:
-        Nothing.
     Source: Liu et al., arXiv:2103.14030, section 3.1; the order of the four is that of its code.
     Example:
         >>> PatchMerging(8)(torch.randn(1, 9, 6, 8)).shape

@@ -48,8 +48,6 @@ HF_STAGE_NORM = re.compile(r"hidden_states_norms\.stage(\d+)\.(.+)")
 def spelling(names: Iterable[str]) -> str:
     """Say in which spelling parameter names are: "original" or "huggingface".
 
-    Shapes:
-        none
     Raises:
         Nothing: names of neither kind count as original, and then fit no model.
     Source: the table at the top of this module.

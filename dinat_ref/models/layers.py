@@ -229,10 +229,6 @@ def initialize(module: nn.Module, deviation: float = 0.02) -> None:
 
     Convolutions and LayerNorms keep PyTorch's own initialisation.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: Hassani et al., arXiv:2204.07143, the published code.
     Example:
         >>> initialize(linear := nn.Linear(300, 300))
@@ -253,8 +249,6 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
 
     Shapes:
         return: depth numbers
-    Raises:
-        Nothing.
     Source: Huang et al., arXiv:1603.09382, eq. 4.
     Example:
         >>> drop_path_rates(0.2, 5)

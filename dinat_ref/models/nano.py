@@ -44,7 +44,6 @@ def nano_model(name: str, num_classes: int | None = None, *, pretrained: bool = 
         CheckpointError: the trained weights do not fit the settings.
         ImportError: pretrained, and the package safetensors is missing.
         KeyError: no such name.
-    Source: the project's own.
     Example:
         >>> model = nano_model("dinat_nano_digits")
         >>> sum(parameter.numel() for parameter in model.parameters())

@@ -7,11 +7,8 @@ from types import ModuleType
 def need(module: str, extra: str) -> ModuleType:
     """Import an optional package, or say how to install it.
 
-    Shapes:
-        none
     Raises:
         ImportError: the package is missing.
-    Source: the project's own rule.
     Example:
         >>> need("no_such_package", "hub")
         Traceback (most recent call last):

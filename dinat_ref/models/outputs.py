@@ -65,8 +65,6 @@ class DinatModelOutput(ModelOutput):
         hidden_states: [B, X, Y, C] of the embeddings and of each level after its downsampler
         attentions: [B, heads, X', Y', K] of the last layer of each level, or of every layer
         reshaped_hidden_states: hidden_states as [B, C, X, Y]
-    Raises:
-        Nothing.
     Source: transformers' DinatModelOutput.
     Example:
         >>> DinatModelOutput(last_hidden_state=torch.zeros(1, 2, 3, 8)).keys()
@@ -88,8 +86,6 @@ class ImageClassifierOutput(ModelOutput):
         loss: [], when labels are given
         logits: [B, num_labels]
         hidden_states, attentions, reshaped_hidden_states: as ``DinatModelOutput``
-    Raises:
-        Nothing.
     Source: transformers' DinatImageClassifierOutput.
     Example:
         >>> ImageClassifierOutput(logits=torch.zeros(1, 2)).keys()
@@ -111,8 +107,6 @@ class BackboneOutput(ModelOutput):
         feature_maps: [B, C, X, Y] of each stage asked for, before downsampling, through its LayerNorm
         hidden_states: [B, X, Y, C] of all stages, before downsampling and LayerNorm
         attentions: as ``DinatModelOutput``
-    Raises:
-        Nothing.
     Source: transformers' BackboneOutput.
     Example:
         >>> BackboneOutput(feature_maps=(torch.zeros(1, 8, 2, 3),)).keys()
@@ -134,8 +128,6 @@ def attention_maps(attentions: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     Shapes:
         attentions: [B, X, Y, heads, K] each
         return: [B, heads, X, Y, K] each
-    Raises:
-        Nothing.
     Source: transformers' Dinat.
     Example:
         >>> attention_maps((torch.zeros(1, 5, 7, 2, 9),))[0].shape
@@ -150,8 +142,6 @@ def channels_first(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     Shapes:
         maps: [B, X, Y, C] each
         return: [B, C, X, Y] each
-    Raises:
-        Nothing.
     Source: transformers' reshaped_hidden_states.
     Example:
         >>> channels_first((torch.zeros(1, 5, 7, 8),))[0].shape

@@ -62,8 +62,6 @@ def to_photo(image: Tensor) -> Tensor:
     Shapes:
         image:  [1, 3, X, Y]
         return: [X, Y, 3], numbers in 0 .. 1
-    Raises:
-        Nothing.
     Source: the inverse of ``preprocess``.
     Example:
         >>> from PIL import Image

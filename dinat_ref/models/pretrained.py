@@ -19,8 +19,6 @@ class Pretrained(nn.Module):
 
     A class that takes something else says so in ``maker`` and ``write_config``.
 
-    Shapes:
-        none
     Raises:
         as the methods
     Source: the interface of transformers' PreTrainedModel.

@@ -18,8 +18,6 @@ class Stages:
         before: one map per level, as its last layer left it
         after: the same maps, downsampled where the level ends in a downsampler
         attentions: [B, X', Y', heads, K] of the layers that were asked for
-    Raises:
-        Nothing.
     Source: Hassani et al., arXiv:2204.07143, figure 4.
     Example:
         >>> import torch
@@ -155,8 +153,6 @@ def make_head(dim: int, num_labels: int | None) -> nn.Module:
 
     Shapes:
         return: a module [B, dim] -> [B, num_labels]
-    Raises:
-        Nothing.
     Source: the published models' code.
     Example:
         >>> make_head(8, 0)
@@ -172,7 +168,6 @@ def check_image(image: Tensor, num_channels: int) -> None:
         image: [B, num_channels, H, W]
     Raises:
         ValueError: another number of dimensions or channels.
-    Source: the project's own rule.
     Example:
         >>> import torch
         >>> check_image(torch.zeros(1, 4, 32, 32), num_channels=3)

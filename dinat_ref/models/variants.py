@@ -29,16 +29,12 @@ from dinat_ref.models.nano import NANO, nano_model
 class Variant:
     """A published model: how to make it, and what its authors report of it.
 
-    Shapes:
-        none
     Args:
         image_size: pixels of a side of the images it was evaluated on.
         model: the class that makes it.
         settings: the fields of its configuration, or the arguments of an isotropic model.
         top1: its authors' ImageNet-1K accuracy in percent.
         hub_name: its name on the Hugging Face hub, where it has one.
-    Raises:
-        Nothing.
     Source: Hassani et al., arXiv:2204.07143, table 1; Hassani & Shi, arXiv:2209.15001, tables 3, 4 and 9.
     Example:
         >>> VARIANTS["dinat_large_384"].hub_name, VARIANTS["dinat_large_384"].crop_fraction
@@ -126,8 +122,6 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Shapes:
         return: names in alphabetical order
-    Raises:
-        Nothing.
     Source: the table at the top of this module.
     Example:
         >>> list_models("nat_*")
@@ -139,8 +133,6 @@ def list_models(pattern: str = "*") -> list[str]:
 def find_variant(name: str) -> Variant:
     """Look up a published variant.
 
-    Shapes:
-        none
     Raises:
         ValueError: no such name; the message lists the nearest ones.
     Source: the table at the top of this module.
@@ -161,8 +153,6 @@ def find_variant(name: str) -> Variant:
 def variant_config(name: str, **settings: Any) -> DinatConfig:
     """Give the configuration of a published NAT, DiNAT or DiNAT_s, with 1000 classes; settings override it.
 
-    Shapes:
-        none
     Raises:
         ValueError: no such name; an isotropic model, which has no such configuration.
     Source: Hassani & Shi, arXiv:2209.15001, table 2.

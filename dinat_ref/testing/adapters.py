@@ -52,8 +52,6 @@ def from_split(
     Args:
         qk, av: a function for any number of axes, or one for each.
         legacy: call qk(query, key, rpb, kernel_size, dilation), with zeros for no bias, as natten2dqkrpb wants it.
-    Raises:
-        Nothing.
     Source: the functions of NATTEN 0.14 to 0.17.
     Example:
         >>> from dinat_ref import neighborhood_av, neighborhood_qk
@@ -147,8 +145,6 @@ def from_mask_mod(factory: Function, supports: Supports | None = None, device: s
 
     Shapes:
         factory(layout, kernel_size=..., stride=..., dilation=..., is_causal=...) -> mask_mod; undeclared ones left out
-    Raises:
-        Nothing.
     Source: torch.nn.attention.flex_attention.
     Example:
         >>> from dinat_ref.testing import check_kernel
@@ -167,8 +163,6 @@ def from_flex(factory: Function) -> Function:
 
     Shapes:
         factory as for ``from_mask_mod``
-    Raises:
-        Nothing.
     Source: torch.nn.attention.flex_attention.
     Example:
         >>> from_flex(lambda layout, **arguments: None).__name__
@@ -210,8 +204,6 @@ def from_arrays(function: Function, to: Callable[[Tensor], Any] | None = None) -
     Args:
         function: takes and returns arrays.
         to: makes an array of a tensor: None for NumPy, or a library's from_dlpack.
-    Raises:
-        Nothing.
     Source: DLPack, https://dmlc.github.io/dlpack.
     Example:
         >>> import numpy

@@ -99,11 +99,8 @@ def run(args: argparse.Namespace) -> int:
 def write_report(report: Report, path: str | Path) -> None:
     """Write a report as JSON or HTML, by its suffix.
 
-    Shapes:
-        none
     Raises:
         CommandError: the file cannot be written.
-    Source: the project's own.
     Example:
         >>> import tempfile
         >>> report = Report("kernel", "quick", 0, "cpu", "2.13.0", [])
@@ -120,11 +117,8 @@ def write_report(report: Report, path: str | Path) -> None:
 def read_target(args: argparse.Namespace) -> tuple[Kernel, str]:
     """Find the kernel that the arguments name, and what to call it in the report.
 
-    Shapes:
-        none
     Raises:
         CommandError: the target is not there, or the arguments do not go together.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -155,8 +149,6 @@ def read_target(args: argparse.Namespace) -> tuple[Kernel, str]:
 def load(path: str) -> Callable[..., Any]:
     """Import MODULE:CALLABLE, from the current directory too.
 
-    Shapes:
-        none
     Raises:
         CommandError: there is no such module, or nothing callable of that name in it.
     Source: the form of console-script entry points.
@@ -189,8 +181,6 @@ def load(path: str) -> Callable[..., Any]:
 def load_by_axes(path: str, supports: Supports) -> Callable[..., Any] | dict[int, Callable[..., Any]]:
     """Import one function, or one for each number of axes where the path has {n}.
 
-    Shapes:
-        none
     Raises:
         CommandError: as ``load``.
     Source: the names of NATTEN.
@@ -204,11 +194,8 @@ def load_by_axes(path: str, supports: Supports) -> Callable[..., Any] | dict[int
 def read_supports(words: str, base: Supports | None = None) -> Supports:
     """Read a declaration such as "ndim=2,no-stride,dtypes=float32".
 
-    Shapes:
-        none
     Raises:
         CommandError: an unknown word.
-    Source: the project's own.
     Example:
         >>> read_supports("ndim=2,no-stride,rpb").restrictions()
         ['ndim: 2 only', 'stride: no', 'double backward: no']

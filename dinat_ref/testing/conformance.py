@@ -30,11 +30,6 @@ LIMITS = {"loops": 40, "masked": 8192}  # tokens: one steps through Python, the 
 def formulations() -> dict[str, Kernel]:
     """The project's own formulations as kernels.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> "gather" in formulations()
         True
@@ -65,11 +60,6 @@ def flex() -> Kernel:
 def row(name: str, package: str, report: Report) -> str:
     """One line of the table.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> row("mine", "mine==1", Report("mine", "quick", 0, "cpu", "2.13.0", []))
         '| mine | mine==1 | 0 | 0 | 0 | - | - |'

@@ -24,9 +24,6 @@ def observe(kernel: Kernel, problem: Problem, kind: str) -> list[Tensor] | str:
 
     Shapes:
         W: weights [N, N]; G: the gradients; otherwise output and lse
-    Raises:
-        Nothing that the kernel raises.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> observe(Kernel(na1d), Problem("1d 3 k3 d1 h1 e1 f32 seed0"), "W")[0].shape
@@ -49,11 +46,6 @@ def observe(kernel: Kernel, problem: Problem, kind: str) -> list[Tensor] | str:
 def same(one: Any, other: Any) -> bool:
     """Whether two observations agree to within rounding.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> same([torch.ones(3)], [torch.ones(3) + 1e-6]), same([torch.ones(3)], "ValueError")
         (True, False)
@@ -81,9 +73,6 @@ def diagnose(kernel: Kernel, result: Result) -> str | None:
 
     Shapes:
         return: a text such as "even kernel leans right (seen in ports)"
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.testing.runner import check_kernel
         >>> from dinat_ref.testing.sabotage import CORPUS

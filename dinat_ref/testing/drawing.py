@@ -27,11 +27,6 @@ class Chooser(Protocol):
 class RandomChooser:
     """Choices from a seeded generator.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> RandomChooser(0).integer(3, 3)
         3
@@ -54,11 +49,6 @@ class RandomChooser:
 class Wish:
     """What a check wants of its problems: True demands a feature, False forbids it, None leaves it to the draw.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> problem = draw_problem(RandomChooser(0), Supports(), Wish(causal=True, gqa=True))
         >>> any(problem.is_causal), problem.heads > problem.heads_kv
@@ -111,7 +101,6 @@ def draw_problem(choose: Chooser, supports: Supports, wish: Wish | None = None) 
         wish: what the check wants.
     Raises:
         Nothing: the wish is possible, or what cannot be had is left out.
-    Source: the project's own.
     Example:
         >>> draw_problem(RandomChooser(1), Supports(), Wish(whole=True)).neighborhood.mask().all().item()
         True
@@ -194,9 +183,6 @@ def random_problems(seed: int, name: str, supports: Supports, wish: Wish, count:
 
     Shapes:
         yields: at most count problems
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> [problem.ndim for problem in random_problems(0, "N01", Supports(ndim={2}), Wish(), 3)]
         [2, 2, 2]

@@ -39,9 +39,6 @@ def family(axis: Axis) -> str:
 
     Shapes:
         return: one of FAMILIES
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> family((8, 4, 1, 1, False)), family((8, 4, 2, 2, False))
         ('even', 'stride')
@@ -61,8 +58,6 @@ def axes_up_to(longest: int, shortest: int = 1) -> Iterator[Axis]:
 
     Shapes:
         yields: (length, kernel_size, stride, dilation, is_causal)
-    Raises:
-        Nothing.
     Source: the legal arguments of arXiv:2209.15001 and arXiv:2504.16922.
     Example:
         >>> len(list(axes_up_to(8)))
@@ -81,9 +76,6 @@ def combine(axes: tuple[Axis, ...], supports: Supports) -> Problem | None:
 
     Shapes:
         return: a Problem with one head
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> combine(((4, 2, 1, 2, False), (5, 3, 1, 1, True)), Supports())
         Problem("2d 4x5 k2x3 d2x1 causal0x1 h1 e1 f32 seed0")
@@ -107,9 +99,6 @@ def window_problems(name: str | None, supports: Supports, budget: str) -> tuple[
 
     Shapes:
         return: Problems, remembered since many checks go through them
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> len(window_problems(None, Supports(ndim={1}), "quick"))
         358
@@ -143,9 +132,6 @@ def product_problems(ndim: int, supports: Supports, budget: str) -> Iterator[Pro
 
     Shapes:
         yields: Problems of ndim axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> next(product_problems(2, Supports(), "quick"))
         Problem("2d 1x2 k1 d1 h1 e1 f32 seed0")

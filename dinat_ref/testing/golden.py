@@ -37,9 +37,6 @@ def golden_problems() -> Iterator[tuple[str, Problem]]:
 
     Shapes:
         yields: ("window" or "number", Problem)
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> next(golden_problems())
         ('window', Problem("1d 1 k1 d1 h1 e1 f32 seed0"))
@@ -64,9 +61,6 @@ def make_case(kind: str, problem: Problem) -> tuple[dict[str, numpy.ndarray[Any,
 
     Shapes:
         arrays by the names of the arguments, and output [B, *layout, H, Dv], lse [B, *layout, H] in float64
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> arrays, entry = make_case("window", Problem("1d 5 k3 d1 h1 e1 f32 seed0"))
         >>> arrays["output"].flatten()
@@ -90,11 +84,8 @@ def make_case(kind: str, problem: Problem) -> tuple[dict[str, numpy.ndarray[Any,
 def export(directory: Path | str) -> int:
     """Write the golden vectors; say how many.
 
-    Shapes:
-        none
     Raises:
         CommandError: the directory cannot be written.
-    Source: the project's own.
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as directory:
@@ -124,7 +115,6 @@ def check(directory: Path | str) -> Report:
         return: a Report with one result for each case
     Raises:
         CommandError: there is no manifest, it has another format, a case was changed, or there is no answer at all.
-    Source: the project's own.
     Example:
         >>> check("nowhere")
         Traceback (most recent call last):

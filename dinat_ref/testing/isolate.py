@@ -21,11 +21,6 @@ SECONDS = 30.0  # a call on a few tokens that takes longer hangs
 def can_fork(kernel: Kernel) -> bool:
     """Whether a process can be split here: not on Windows, and not once an accelerator is in use.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> can_fork(Kernel(print, device="cuda"))
         False
@@ -36,11 +31,6 @@ def can_fork(kernel: Kernel) -> bool:
 def examine_apart(check: Check, kernel: Kernel, problem: Problem) -> Exception | None:
     """Run a check on one problem in a forked process and say what it found; a process that dies is a finding.
 
-    Shapes:
-        none
-    Raises:
-        Nothing that the kernel raises.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> from dinat_ref.testing.registry import CHECKS

@@ -18,9 +18,6 @@ class Wrong(AssertionError):  # noqa: N818 (a finding)
 
     Shapes:
         expected and got: bool [N, N] windows, where the finding is about windows
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> raise Wrong("the output is all zeros")
         Traceback (most recent call last):
@@ -42,11 +39,6 @@ class Wrong(AssertionError):  # noqa: N818 (a finding)
 class Moot(Exception):  # noqa: N818 (no error)
     """A problem that a check cannot judge: its law does not hold there, or another check reports what is wrong.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> raise Moot("the law is about odd kernels")
         Traceback (most recent call last):
@@ -169,9 +161,6 @@ def one_hot_width(supports: Supports, count: int) -> int:
 
     Shapes:
         return: one int
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> one_hot_width(Supports(), 35), one_hot_width(Supports(head_dims={8, 16, 32}), 35)
         (35, 32)

@@ -20,14 +20,10 @@ from dinat_ref.testing.supports import Supports
 class Peer:
     """A kernel of another project.
 
-    Shapes:
-        none
     Args:
         package: its name on the Python Package Index, with the version that was looked at.
         module: what to import to see whether it is there.
         make: builds the Kernel; called only when the package is installed.
-    Raises:
-        Nothing.
     Source: each package's own documentation.
     Example:
         >>> PEERS["natten"].package

@@ -12,9 +12,6 @@ def worst_query(expected: Tensor, got: Tensor) -> int:
 
     Shapes:
         expected, got: bool [N, N]
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> import torch
         >>> worst_query(torch.eye(3).bool(), torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1]]).bool())
@@ -28,9 +25,6 @@ def draw_windows(problem: Problem, expected: Tensor, got: Tensor | None) -> str:
 
     Shapes:
         expected, got: bool [N, N]
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> problem = Problem("1d 3 k2 d1 h1 e1 f32 seed0")
         >>> mask = problem.neighborhood.mask()

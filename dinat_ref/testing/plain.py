@@ -19,8 +19,6 @@ def expected_mask(neighborhood: Neighborhood) -> Tensor:
 
     Shapes:
         return: [N, N]
-    Raises:
-        Nothing: the neighborhood is already checked.
     Source: arXiv:2209.15001, eq. 1-3.
     Example:
         >>> expected_mask(Neighborhood((3,), 2)).int()
@@ -37,8 +35,6 @@ def bias_positions(neighborhood: Neighborhood) -> Tensor:
 
     Shapes:
         return: [N, N]
-    Raises:
-        Nothing.
     Source: arXiv:2204.07143, eq. 1 (B(i, j)).
     Example:
         >>> bias_positions(Neighborhood((3,), 2))
@@ -60,8 +56,6 @@ def plain_attention(problem: Problem, inputs: Inputs, mask: Tensor | None = None
 
     Shapes:
         return: [B, *layout, H, Dv], [B, *layout, H]
-    Raises:
-        Nothing.
     Source: Vaswani et al., arXiv:1706.03762, eq. 1; arXiv:2209.15001, eq. 1-3.
     Example:
         >>> problem = Problem("1d 5 k3 d1 h1 e1 f64 seed0")

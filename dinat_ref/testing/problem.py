@@ -30,8 +30,6 @@ class Inputs:
     Shapes:
         query [B, *layout, H, D], key [B, *layout, Hkv, D], value [B, *layout, Hkv, Dv], rpb [H, 2k-1, ...],
         additional_keys [B, M, Hkv, D], additional_values [B, M, Hkv, Dv]
-    Raises:
-        Nothing.
     Source: the layouts of NATTEN >= 0.20.
     Example:
         >>> Problem("1d 5 k3 d1 h2 e4 f32 seed0").inputs().query.shape
@@ -74,7 +72,7 @@ class Problem:
         line: the words that ``str(problem)`` gives; fields given by name replace what the line says.
     Raises:
         ValueError: an unknown word, a missing one, or arguments that no neighborhood has.
-    Source: the project's own; legal arguments: arXiv:2209.15001, arXiv:2504.16922.
+    Source: legal arguments: arXiv:2209.15001, arXiv:2504.16922.
     Example:
         >>> problem = Problem("2d 4x3 k3 d1 h1 e1 f32 seed7")
         >>> problem.layout, problem.kernel_size, problem.dtype

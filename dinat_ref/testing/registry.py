@@ -30,8 +30,6 @@ Enumerate = Callable[[Supports, str], Iterator[Problem]]
 class Check:
     """One small named check: what it says, which problems it wants, and how it examines one.
 
-    Shapes:
-        none
     Args:
         id: a letter for the kind, a number, and words.
         title: the law, in one line.
@@ -41,9 +39,6 @@ class Check:
         needs: names of Supports that must be declared.
         effort: how many times the usual number of problems.
         isolated: run in a process of its own, since the kernel may end it.
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> CHECKS["W02-own-query"].title
         'every query attends itself'
@@ -93,7 +88,6 @@ def check(
         return: a decorator that returns the function itself
     Raises:
         ValueError: the id is taken, or starts with no known kind.
-    Source: the project's own.
     Example:
         >>> check("Q01-unknown")
         Traceback (most recent call last):
@@ -119,7 +113,6 @@ def select(names: Sequence[str] | None) -> list[Check]:
         return: a list of Checks
     Raises:
         ValueError: a name that fits no check.
-    Source: the project's own.
     Example:
         >>> [check.id for check in select(["W02"])]
         ['W02-own-query']

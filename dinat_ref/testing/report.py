@@ -14,11 +14,6 @@ BAD = ("failed", "unexpected pass")
 class KernelFailure(AssertionError):  # noqa: N818 (a finding)
     """A kernel failed checks; the message is the report.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> raise KernelFailure("W12-even-kernels failed")
         Traceback (most recent call last):
@@ -30,8 +25,6 @@ class KernelFailure(AssertionError):  # noqa: N818 (a finding)
 class Result:
     """What came of one check.
 
-    Shapes:
-        none
     Args:
         worst: the worst error as a multiple of the budget: 1 is all of it, None where nothing is measured.
         problem: the smallest problem found that fails.
@@ -39,9 +32,6 @@ class Result:
         looks_like: the diagnosis.
         reason: why it was skipped or expected to fail.
         evidence: problems that failed and some that passed, for the diagnosis.
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> Result("W02-own-query", "every query attends itself").verdict
         'not run'
@@ -72,11 +62,6 @@ class Result:
 class Report:
     """What came of all checks of one kernel. ``print(report)`` shows it.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> from dinat_ref.testing import Supports, check_kernel

@@ -25,11 +25,6 @@ article h3 { font-size: 1rem; margin: .6rem 0; } pre { overflow-x: auto; backgro
 def as_html(report: Report) -> str:
     """Write a report as one HTML page.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> page = as_html(Report("my_kernel <2>", "quick", 0, "cpu", "2.13.0", []))
         >>> "my_kernel &lt;2&gt;" in page and "<script" not in page

@@ -103,9 +103,6 @@ def survivor(kernel: Kernel, report: Report) -> Kernel:
 
     Shapes:
         return: the Kernel, without the dtypes that end a process
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> survivor(Kernel(print), Report("print", "quick", 0, "cpu", "2.13.0", [])).supports.dtypes
         ('f32', 'f64', 'bf16', 'f16')
@@ -129,11 +126,6 @@ def survivor(kernel: Kernel, report: Report) -> Kernel:
 def applies(kernel: Kernel, check: Check, budget: str, seed: int) -> bool:
     """Whether a check has a problem to pose to a kernel.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> applies(Kernel(print, Supports(ndim={2})), CHECKS["W18-three-axes"], "quick", 0)
         False
@@ -149,9 +141,6 @@ def narrowed(kernel: Kernel, report: Report) -> Kernel:
 
     Shapes:
         return: a Kernel that shares the windows read
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> report = check_kernel(print, checks=["W12"])
         >>> narrowed(Kernel(print), report).supports.even
@@ -190,7 +179,6 @@ def run_check(
         return: the Result, "passed", "failed" or "skipped"
     Raises:
         Nothing that the kernel raises: that is a failure.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> run_check(Kernel(na1d, Supports(ndim={1})), CHECKS["W02-own-query"], "quick", 0).verdict
@@ -239,11 +227,6 @@ def run_check(
 def examine(kernel: Kernel, check: Check, problem: Problem) -> tuple[Exception | None, float | None]:
     """Examine one problem: what was found, and the worst error as a multiple of the budget.
 
-    Shapes:
-        none
-    Raises:
-        Nothing that the kernel raises.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> examine(Kernel(na1d), CHECKS["W02-own-query"], Problem("1d 4 k3 d1 h1 e1 f32 seed0"))
@@ -264,11 +247,6 @@ def describe(
 ) -> None:
     """Write into the result what was found, on the smallest problem that shows it.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> result = Result("W02-own-query", "every query attends itself")
         >>> problem = Problem("1d 4 k3 d1 h1 e1 f32 seed0")
@@ -303,11 +281,6 @@ def describe(
 def judge(result: Result, expected_failures: Mapping[str, str]) -> None:
     """Set a verdict against what was expected of it.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> result = Result("W02-own-query", "", "passed")
         >>> judge(result, {"W02-own-query": "known"})

@@ -11,9 +11,6 @@ def simpler(problem: Problem) -> Iterator[Problem]:
 
     Shapes:
         yields: Problems
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> next(simpler(Problem("2d 5x4 k3 d1 h1 e1 f32 seed7")))
         Problem("1d 4 k3 d1 h1 e1 f32 seed7")
@@ -65,9 +62,6 @@ def size(problem: Problem) -> tuple[float, ...]:
 
     Shapes:
         return: numbers to compare
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> size(Problem("1d 4 k3 d1 h1 e1 f32 seed0")) < size(Problem("1d 5 k3 d1 h1 e1 f32 seed0"))
         True
@@ -83,8 +77,6 @@ def shrink(problem: Problem, fails: Callable[[Problem], bool], tries: int = 200)
 
     Shapes:
         return: a Problem
-    Raises:
-        Nothing.
     Source: the greedy reduction of QuickCheck (Claessen & Hughes, 2000).
     Example:
         >>> shrink(Problem("2d 9x8 k3 d1 h2 e8 f32 seed7"), lambda problem: problem.layout[-1] > 4)

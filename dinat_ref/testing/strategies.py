@@ -28,11 +28,8 @@ def _hypothesis() -> Any:
 class HypothesisChooser:
     """Choices made by Hypothesis, so that it can shrink them.
 
-    Shapes:
-        none
     Raises:
         ImportError: Hypothesis is not installed.
-    Source: the project's own.
     Example:
         >>> HypothesisChooser(lambda strategy: strategy.example).draw(type("S", (), {"example": 3}))
         3
@@ -61,7 +58,7 @@ def problems(supports: Supports | None = None, wish: Wish | None = None) -> Any:
         wish: features that are demanded or forbidden.
     Raises:
         ImportError: Hypothesis is not installed.
-    Source: the project's own; https://hypothesis.readthedocs.io.
+    Source: https://hypothesis.readthedocs.io.
     Example:
         >>> from hypothesis import given, settings
         >>> @settings(max_examples=5, deadline=None, database=None)
@@ -84,11 +81,8 @@ def problems(supports: Supports | None = None, wish: Wish | None = None) -> Any:
 class BoundCheck:
     """One check of one kernel, to be called in a test.
 
-    Shapes:
-        none
     Raises:
         KernelFailure: when called, and the kernel fails the check.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> BoundCheck(CHECKS["W12-even-kernels"], Kernel(na1d, Supports(ndim={1})))()
@@ -154,11 +148,6 @@ class BoundCheck:
 def explain(result: Result) -> str:
     """A failed check in words, with the line to paste and the drawing.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> print(explain(Result("W02-own-query", "every query attends itself", message="2 do not", problem="1d 3 k3")))
         W02-own-query: every query attends itself

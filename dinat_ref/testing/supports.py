@@ -14,8 +14,6 @@ NAMES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64
 class Supports:
     """Declare what a kernel takes. Whatever is left out of a declaration is demanded.
 
-    Shapes:
-        none
     Args:
         ndim: numbers of axes.
         even: even kernel sizes; without, an even kernel size must raise.
@@ -38,7 +36,6 @@ class Supports:
         accepts: a function of a Problem for any other limit; a problem that it declines is never posed.
     Raises:
         ValueError: an unknown dtype or number of axes.
-    Source: the project's own.
     Example:
         >>> Supports(ndim={2}, even=False, dtypes=["float32"]).restrictions()
         ['ndim: 2 only', 'even kernel sizes: no', 'dtypes: f32 only', 'double backward: no', 'rpb: no']

@@ -22,7 +22,6 @@ def multiple_of(got: Tensor, wanted: Tensor, budget: float) -> float:
         got, wanted: any, the same
     Raises:
         Wrong: the shapes differ.
-    Source: the project's own.
     Example:
         >>> multiple_of(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]), budget=0.25)
         2.0
@@ -42,7 +41,6 @@ def demand(what: str, got: Tensor, wanted: Tensor, budget: float) -> float:
         got, wanted: any, the same
     Raises:
         Wrong: with the place of the largest difference.
-    Source: the project's own.
     Example:
         >>> demand("the output", torch.ones(3), torch.zeros(3), budget=0.5)
         Traceback (most recent call last):
@@ -65,8 +63,6 @@ class Yardstick:
 
     Shapes:
         output: [B, *layout, H, Dv], lse: [B, *layout, H], both float64
-    Raises:
-        Nothing.
     Source: the rule of FlashAttention's tests (twice the error of PyTorch in the same dtype).
     Example:
         >>> problem = Problem("1d 5 k3 d1 h1 e4 f32 seed0")
@@ -133,7 +129,6 @@ def run(kernel: Kernel, problem: Problem, inputs: Inputs) -> Tensor:
         return: [B, *layout, H, Dv]
     Raises:
         Wrong: the output has another shape.
-    Source: the project's own.
     Example:
         >>> from dinat_ref import na1d
         >>> from dinat_ref.testing.kernel import Kernel

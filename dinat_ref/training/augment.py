@@ -19,8 +19,6 @@ def draw_changes(augmentation: str, num_images: int, generator: torch.Generator)
     Args:
         augmentation: "none", "affine" (shift, turn, zoom) or "photo" (the same, and mirrored half of the time).
         generator: what the numbers are drawn from, on the CPU.
-    Raises:
-        Nothing: the recipe has checked the name.
     Source: the usual augmentations of small images, e.g. Simard et al., ICDAR 2003.
     Example:
         >>> draw_changes("affine", num_images=5, generator=torch.Generator().manual_seed(0)).shape
@@ -49,8 +47,6 @@ def apply_changes(images: Tensor, changes: Tensor | None) -> Tensor:
         images: [N, C, H, W]
         changes: [N, 2, 3], or None to hand the images through
         return: [N, C, H, W]
-    Raises:
-        Nothing.
     Source: Jaderberg et al., arXiv:1506.02025, eq. 1.
     Example:
         >>> identity = torch.eye(2, 3).expand(1, 2, 3)

@@ -36,15 +36,10 @@ Row = dict[str, float]  # the metrics of an epoch by name
 class State:
     """All that changes while a model is trained.
 
-    Shapes:
-        none
     Args:
         model, optimizer: in training.
         average: the moving average of the weights, or None.
         history: the metrics of every epoch that is done.
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> model = nn.Linear(2, 2)
         >>> State(model, torch.optim.AdamW(model.parameters())).kept_model is model
@@ -115,7 +110,6 @@ def save_checkpoint(folder: Path, state: State, description: dict[str, Any]) -> 
     Raises:
         ImportError: safetensors is missing.
         OSError: the folder cannot be written.
-    Source: the project's own.
     Example:
         >>> import importlib.util
         >>> from dinat_ref.models import DiNAT, DinatConfig
@@ -154,11 +148,6 @@ def save_model(folder: Path, model: nn.Module) -> None:
 def latest_checkpoint(folder: Path) -> Path | None:
     """Find the checkpoint with the most epochs, or None.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> latest_checkpoint(Path("no-such-run")) is None
         True
@@ -169,12 +158,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what a checkpoint says of the training: its tensors, and the content of training.json.
 
-    Shapes:
-        none
     Raises:
         CheckpointError: a file is missing, damaged or of another kind; nothing in it is run.
         ImportError: safetensors is missing.
-    Source: the project's own.
     Example:
         >>> load_training(Path("no-such-checkpoint"))
         Traceback (most recent call last):
@@ -200,14 +186,11 @@ def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
     """Take up a checkpoint, if it is of the same run.
 
-    Shapes:
-        none
     Args:
         description: what ``training.json`` must say: recipe, data, ... as given to ``train``.
     Raises:
         CheckpointError: it says something else, or as ``load_training`` and ``State.restore``.
         ImportError: safetensors is missing.
-    Source: the project's own.
     Example:
         >>> model = nn.Linear(2, 2)
         >>> resume(State(model, torch.optim.AdamW(model.parameters())), Path("no-such-checkpoint"), {"data": "digits"})
@@ -227,11 +210,6 @@ def resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
 def provenance() -> dict[str, Any]:
     """Say what made a result: the versions, the machine's threads, the commit of the code.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> sorted(provenance())
         ['commit', 'threads', 'versions']

@@ -42,11 +42,6 @@ METRICS = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train``.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -91,11 +86,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and report.
 
-    Shapes:
-        none
     Raises:
         CommandError: data, model, settings or a checkpoint that cannot be used; a loss that is not finite.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)

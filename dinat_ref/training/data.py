@@ -20,7 +20,6 @@ class Examples:
         labels: [N], int64
     Raises:
         ValueError: another number of labels than images, or a label that class_names does not name.
-    Source: the project's own.
     Example:
         >>> examples = Examples(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 1, 0]), ("cat", "dog"))
         >>> images, labels = examples.batch(torch.tensor([3, 1]))
@@ -59,11 +58,8 @@ class Examples:
 def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Split at random, the same fraction of every class, rounded: what stays, and what is held out.
 
-    Shapes:
-        none
     Raises:
         ValueError: fraction is not within 0 <= fraction < 1.
-    Source: the project's own.
     Example:
         >>> examples = Examples(torch.zeros(30, 1, 8, 8), torch.arange(30) % 3, ("a", "b", "c"))
         >>> stays, held_out = hold_out(examples, 0.2, seed=0)

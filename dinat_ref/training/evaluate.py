@@ -15,13 +15,10 @@ def evaluate(
 ) -> tuple[float, float]:
     """Measure a classifier: the mean cross entropy, and the part of the images whose class it finds.
 
-    Shapes:
-        none
     Args:
         recipe: its batch_size, precision and label smoothing count; None means 64, float32 and none.
     Raises:
         ValueError: there are no images.
-    Source: the project's own.
     Example:
         >>> examples = Examples(torch.randn(20, 1, 2, 2), torch.arange(20) % 2, ("even", "odd"))
         >>> loss, accuracy = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), examples)

@@ -32,11 +32,6 @@ from dinat_ref.training.recipe import Recipe
 class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient became infinite or not a number; the checkpoints before it are good.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> issubclass(NonFiniteLossError, ArithmeticError)
         True
@@ -46,10 +41,6 @@ class NonFiniteLossError(ArithmeticError):
 def start(model: nn.Module, recipe: Recipe) -> State:
     """Make the state of a run before its first step: the optimizer, and the average where the recipe has one.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: Loshchilov & Hutter, arXiv:1711.05101; no decay of vectors and bias tables as in the published code.
     Example:
         >>> state = start(nn.Linear(2, 3), Recipe(weight_decay=0.05))
@@ -80,8 +71,6 @@ def train(
 ) -> State:
     """Train from the state's last epoch to the recipe's.
 
-    Shapes:
-        none
     Args:
         state: of ``start``, or restored from a checkpoint; it is changed.
         examples, held_out: the images to learn from, and those to measure on, or None.
@@ -95,7 +84,6 @@ def train(
         NonFiniteLossError: the loss or its gradient is infinite or not a number.
         ValueError: fewer training images than a batch of all processes.
         ImportError: checkpoints are asked for, and safetensors is missing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.models import Isotropic
         >>> from dinat_ref.training.synthetic import texture
@@ -134,11 +122,8 @@ def train(
 def check_batch(examples: Examples, recipe: Recipe, process: Process) -> int:
     """Count the steps of an epoch; images that do not fill a last batch are left to the next shuffle.
 
-    Shapes:
-        none
     Raises:
         ValueError: fewer training images than a batch of all processes.
-    Source: the project's own.
     Example:
         >>> examples = Examples(torch.zeros(20, 1, 2, 2), torch.zeros(20).long(), ("a",))
         >>> check_batch(examples, Recipe(batch_size=8), Process())
@@ -156,14 +141,11 @@ def train_epoch(
 ) -> Row:
     """Take all steps of one epoch and return its metrics.
 
-    Shapes:
-        none
     Args:
         parallel: state.model, or what wraps it to add up the gradients of all processes.
         steps: how many.
     Raises:
         NonFiniteLossError: the loss or its gradient is infinite or not a number.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.training.synthetic import texture
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
@@ -225,11 +207,6 @@ def train_epoch(
 def epoch_seed(recipe: Recipe, epoch: int) -> int:
     """Give every epoch of every seed a number of its own to draw from.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> epoch_seed(Recipe(seed=3), epoch=7)
         3000007000
@@ -240,11 +217,6 @@ def epoch_seed(recipe: Recipe, epoch: int) -> int:
 def clock(seconds: float) -> str:
     """Write a time as hours, minutes and seconds.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> clock(59.6), clock(3725)
         ('1:00', '1:02:05')

@@ -17,14 +17,10 @@ from torch import Tensor
 class Process:
     """One of the processes of a run.
 
-    Shapes:
-        none
     Args:
         number: from 0 on; process 0 writes files and talks.
         count: how many there are.
         device: where its model lives.
-    Raises:
-        Nothing.
     Source: PyTorch's torchrun.
     Example:
         >>> Process().is_first, Process().add_up(torch.tensor([1.5, 2.0]))
@@ -60,8 +56,6 @@ class Process:
 def join_processes(device: str | None = None) -> Iterator[Process]:
     """Connect with the other processes that torchrun started; without torchrun be the only one.
 
-    Shapes:
-        none
     Args:
         device: "cpu", "cuda", "mps", ...; None means a GPU of CUDA where there is one.
     Raises:

@@ -11,8 +11,6 @@ AUGMENTATIONS = ("none", "affine", "photo")
 class Recipe:
     """The settings of a run; two runs with the same recipe, data, model and thread count give the same bits.
 
-    Shapes:
-        none
     Args:
         epochs: passes over the training images.
         batch_size: images of one step on each process.
@@ -73,10 +71,6 @@ class Recipe:
     def learning_rate_at(self, step: int, num_steps: int) -> float:
         """Give the learning rate of one step: up a line, then down half a cosine to 0.
 
-        Shapes:
-            none
-        Raises:
-            Nothing.
         Source: Loshchilov & Hutter, arXiv:1608.03983, eq. 5, without restarts; warm-up: Goyal et al., arXiv:1706.02677.
         Example:
             >>> recipe = Recipe(learning_rate=1.0, warm_up=0.2)

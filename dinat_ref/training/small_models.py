@@ -71,7 +71,6 @@ def make_model(name: str, examples: Examples, seed: int = 0) -> nn.Module:
     Raises:
         ValueError: no such model, or one that does not fit the images.
         OSError: the file cannot be read.
-    Source: the project's own.
     Example:
         >>> examples = Examples(torch.zeros(4, 1, 32, 32), torch.arange(4), ("n", "e", "s", "w"))
         >>> make_model("dinat_nano_digits", examples)(examples.images).shape

@@ -33,7 +33,6 @@ def far_match(num_images: int, seed: int, size: int = 9, distance: tuple[int, in
             the image.
     Raises:
         ValueError: the distances are not within 1 .. size - 1.
-    Source: the project's own.
     Example:
         >>> examples = far_match(5, seed=0, size=8, distance=(4, 7))
         >>> examples.images.shape, examples.images.sum((1, 2, 3))
@@ -68,9 +67,6 @@ def markers(examples: Examples) -> tuple[Tensor, Tensor]:
 
     Shapes:
         return: two of int64 [N, 2], row and column
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> first, second = markers(far_match(5, seed=0, size=8))
         >>> bool(((first - second).abs().amax(1) > 4).all())
@@ -86,9 +82,6 @@ def texture(num_images: int, seed: int, size: int = 9) -> Examples:
     Shapes:
         images: [num_images, 1, size, size], each pixel -1 or 1
         labels: [num_images], half of them 1 on average
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> examples = texture(5000, seed=0, size=6)
         >>> left, right = examples.images[..., :-1], examples.images[..., 1:]

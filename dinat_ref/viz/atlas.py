@@ -48,7 +48,6 @@ def draw_pattern(layer: Layer, axes: Axes, title: str | None = None) -> Axes:
         return: the axes
     Raises:
         ValueError: the layer has more than one axis.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> axes = draw_pattern(Neighborhood((4,), 4), new_figure()[1][0, 0])
@@ -81,9 +80,6 @@ def pattern_legend() -> list[Patch]:
 
     Shapes:
         return: handles
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> len(pattern_legend())
         3

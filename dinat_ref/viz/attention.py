@@ -27,7 +27,6 @@ def draw_photo(photo: ArrayLike, axes: Axes, title: str | None = None, view: Vie
         view: rows and columns to show; all by default.
     Raises:
         ValueError: another shape.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> draw_photo(np.zeros((4, 6)), new_figure()[1][0, 0], title="dark").get_title(loc="left")
@@ -75,7 +74,6 @@ def draw_attention(
         colorbar: draw the colour scale.
     Raises:
         ValueError: photo, attention and neighborhood are not of one layout of two axes.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> neighborhood = Neighborhood((8, 8), 4)
@@ -116,9 +114,6 @@ def zoom(sheet: Sheet) -> View:
 
     Shapes:
         return: (first row, row behind the last), (first column, column behind the last)
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> zoom(lay_out(Neighborhood((600, 512), 13), (0, 300)))
         ((0, 17), (290, 311))

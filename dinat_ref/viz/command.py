@@ -23,11 +23,6 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every drawing.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -77,11 +72,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw and write one file.
 
-    Shapes:
-        none
     Raises:
         CommandError: bad input, or a file that cannot be read or written.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)

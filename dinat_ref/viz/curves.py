@@ -24,9 +24,6 @@ def draw_growth(
         return: the axes
     Args:
         log: make the vertical axis logarithmic, with a tick at each power of this number.
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> len(draw_growth({"NA": [1, 7, 13], "DiNA": [1, 7, 49]}, new_figure()[1][0, 0]).lines)
@@ -59,7 +56,6 @@ def draw_scaling(
         return: the axes
     Raises:
         ValueError: sizes and amounts of a curve are not equally many.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> sizes = [64, 256, 1024]
@@ -82,9 +78,6 @@ def finish_curves(axes: Axes, title: str | None, ylabel: str) -> Axes:
 
     Shapes:
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> finish_curves(new_figure()[1][0, 0], "How loss falls", "loss").get_ylabel()

@@ -21,7 +21,6 @@ def patterns_plate(numbers: Numbers) -> Figure:
         numbers: accuracy and meet by task, by pattern, of ``dinat_ref.training.experiments.patterns``
     Raises:
         KeyError: numbers of another experiment.
-    Source: the project's own.
     Example:
         >>> names = ("na_na", "sa_sa")
         >>> numbers = {"accuracy": {t: {n: [0.5, 1.0] for n in names} for t in TASKS}}
@@ -58,7 +57,6 @@ def distance_plate(numbers: Numbers) -> Figure:
         numbers: distances [n], accuracy by kernel size [seeds][n], meet by kernel size [n]
     Raises:
         KeyError: numbers of another experiment.
-    Source: the project's own.
     Example:
         >>> numbers = {"distances": [1, 2], "accuracy": {"3": [[1.0, 0.5]]}, "meet": {"3": [1.0, 0.0]}}
         >>> len(distance_plate(numbers).axes)
@@ -96,7 +94,6 @@ def digits_plate(numbers: Numbers) -> Figure:
         numbers: accuracy by model, by tokens of a side, by dilation or factor of all dilations, [seeds]
     Raises:
         KeyError: numbers of another experiment.
-    Source: the project's own.
     Example:
         >>> numbers = {"accuracy": {"NAT": {"8": {"1": [0.9], "2": [0.8]}}}, "trained_with": {"NAT": 1}}
         >>> len(digits_plate(numbers).axes)

@@ -56,7 +56,6 @@ def explorer_page(photo: Tensor, tokens: int = 40) -> str:
         HTML, complete with the photo.
     Raises:
         ValueError: tokens is below 8 or above the photo's longer side, or the shorter side has fewer than 4 tokens.
-    Source: the project's own.
     Example:
         >>> page = explorer_page(torch.rand(30, 40, 3), tokens=12)
         >>> page.startswith("<!doctype html>"), '"layout": [9, 12]' in page
@@ -89,9 +88,6 @@ def quantised(features: Tensor) -> np.ndarray:
 
     Shapes:
         return: uint8, of the same shape
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> quantised(torch.tensor([0.0, 0.5, 1.0]))
         array([  0, 128, 255], dtype=uint8)
@@ -103,11 +99,6 @@ def quantised(features: Tensor) -> np.ndarray:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -123,11 +114,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page.
 
-    Shapes:
-        none
     Raises:
         CommandError: bad input, or a file that cannot be read or written.
-    Source: the project's own.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)

@@ -29,9 +29,6 @@ class Sheet:
 
     Shapes:
         token (row, column); window and unshifted two ranges each
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> lay_out(Neighborhood((7,), 3), (0,)).shape
         (1, 7)
@@ -62,7 +59,6 @@ def lay_out(neighborhood: Neighborhood, token: Sequence[int]) -> Sheet:
         token: one coordinate per axis
     Raises:
         ValueError: more than two axes, or a token outside the layout.
-    Source: the project's own.
     Example:
         >>> lay_out(Neighborhood((7,), 3), (0,)).window
         (range(0, 1), range(0, 3))
@@ -82,9 +78,6 @@ def span(keys: range) -> Span:
 
     Shapes:
         return: two integers
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> span(range(2, 8, 3))
         (2, 6)
@@ -101,7 +94,6 @@ def default_view(sheets: Sequence[Sheet], margin: float = 0.15) -> View:
         return: (first row, row behind the last), (first column, column behind the last)
     Raises:
         ValueError: no sheet.
-    Source: the project's own.
     Example:
         >>> default_view([lay_out(Neighborhood((9, 9), 5), (0, 4))])
         ((-2, 9), (0, 9))
@@ -127,9 +119,6 @@ def set_view(axes: Axes, view: View) -> Axes:
 
     Shapes:
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> [float(limit) for limit in set_view(new_figure()[1][0, 0], ((0, 4), (0, 6))).get_xlim()]
@@ -147,9 +136,6 @@ def draw_layout(axes: Axes, shape: tuple[int, int], view: View) -> Axes:
 
     Shapes:
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> len(draw_layout(new_figure()[1][0, 0], (4, 6), ((0, 4), (0, 6))).collections)
@@ -172,9 +158,6 @@ def cells_are_seen(view: View) -> bool:
 
     Shapes:
         return: one bool
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> cells_are_seen(((0, 12), (0, 12))), cells_are_seen(((0, 512), (0, 12)))
         (True, False)
@@ -187,9 +170,6 @@ def cell_size(view: View, dilation: tuple[int, int]) -> tuple[float, float]:
 
     Shapes:
         return: two numbers, in tokens
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> cell_size(((0, 12), (0, 12)), (2, 2)), cell_size(((0, 208), (0, 208)), (16, 16))
         ((1.0, 1.0), (9.6, 9.6))
@@ -214,9 +194,6 @@ def draw_cells(
     Shapes:
         tokens: (row, column)
         size:   height and width in tokens
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> len(draw_cells(new_figure()[1][0, 0], [(0, 0), (0, 1)]).get_paths())
@@ -234,9 +211,6 @@ def box(rows: range, columns: range, size: tuple[float, float] = (1.0, 1.0), **s
 
     Shapes:
         size: height and width of a drawn token
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> box(range(0, 3), range(0, 5, 2)).get_width()
         5.0

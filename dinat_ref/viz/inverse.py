@@ -35,7 +35,7 @@ def draw_attended_by(
         legend: explain the colours under the drawing.
     Raises:
         ValueError: more than two axes, or a token outside the layout.
-    Source: the project's own; the backward pass of arXiv:2204.07143 sums over these queries.
+    Source: the backward pass of arXiv:2204.07143 sums over these queries.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> draw_attended_by(Neighborhood((9,), 5), (2,), new_figure()[1][0, 0]).get_title(loc="left")
@@ -68,9 +68,6 @@ def inverse_legend() -> list[Patch]:
 
     Shapes:
         return: handles
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> len(inverse_legend())
         4
@@ -93,7 +90,6 @@ def draw_attention_counts(neighborhood: Neighborhood, axes: Axes, title: str | N
         return: the axes
     Raises:
         ValueError: more than two axes.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> axes = draw_attention_counts(Neighborhood((7,), 3), new_figure()[1][0, 0])

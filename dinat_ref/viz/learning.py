@@ -19,9 +19,6 @@ def draw_training(history: Sequence[Mapping[str, float]], axes: Axes, metric: st
         return: the axes
     Args:
         metric: "loss" or "accuracy".
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> history = [{"epoch": 1, "train_loss": 2.0, "held_out_loss": 2.1}]
@@ -48,9 +45,6 @@ def draw_runs(accuracies: Mapping[str, Mapping[str, Sequence[float]]], axes: Axe
     Shapes:
         accuracies: for each task, for each model, one number per seed
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> runs = {"far": {"NA-NA": [0.5, 0.5], "SA-SA": [1.0, 0.9]}, "near": {"NA-NA": [1.0], "SA-SA": [1.0]}}
@@ -85,9 +79,6 @@ def draw_spread(
     Shapes:
         curves: by name, numbers [n] and accuracies [seeds][n]
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> axes = draw_spread({"3 x 3": ([1, 2], [[1.0, 0.5], [0.9, 0.6]])}, new_figure()[1][0, 0], xlabel="distance")

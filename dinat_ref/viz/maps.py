@@ -18,7 +18,6 @@ def draw_map(numbers: ArrayLike, axes: Axes, title: str | None = None, label: st
         label: what the numbers are, written beside the colour scale; None for no scale.
     Raises:
         ValueError: another number of axes.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> draw_map(np.zeros((4, 6)), new_figure()[1][0, 0], title="nothing").get_title(loc="left")

@@ -24,8 +24,6 @@ def hero_plate() -> Figure:
 
     Shapes:
         return: a figure of three drawings
-    Raises:
-        Nothing.
     Source: arXiv:2204.07143, arXiv:2209.15001.
     Example:
         >>> len(hero_plate().axes)
@@ -51,7 +49,6 @@ def windows_plate(neighborhood: Neighborhood, tokens: Sequence[Token]) -> Figure
         return: a figure of one drawing per token
     Raises:
         ValueError: no token, a token outside the layout, or a layout of more than two axes.
-    Source: the project's own.
     Example:
         >>> len(windows_plate(Neighborhood((9, 9), 3), [(0, 0), (4, 4)]).axes)
         2
@@ -78,7 +75,6 @@ def inverse_plate(neighborhood: Neighborhood, tokens: Sequence[Token]) -> Figure
         return: a figure of one drawing per token and one of the counts
     Raises:
         ValueError: no token, a token outside the layout, or a layout of more than two axes.
-    Source: the project's own.
     Example:
         >>> len(inverse_plate(Neighborhood((9, 9), 3), [(0, 0)]).axes)  # two drawings and a colour scale
         3
@@ -119,7 +115,6 @@ def receptive_field_plate(stacks: Mapping[str, Sequence[Layer]], token: Token) -
         return: a figure of one drawing per stack, and a colour scale
     Raises:
         ValueError: no stack, or a token outside the layout.
-    Source: the project's own.
     Example:
         >>> len(receptive_field_plate({"NA": [Neighborhood((20, 20), 5)] * 2}, (9, 9)).axes)
         2

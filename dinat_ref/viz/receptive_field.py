@@ -34,7 +34,6 @@ def draw_receptive_field(
         colorbar: explain the colours.
     Raises:
         ValueError: another number of axes, no token of its own (0), or a num_layers below the largest.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.analysis.receptive_field import layers_to_reach
         >>> from dinat_ref.neighborhood import Neighborhood

@@ -72,10 +72,6 @@ HOUSE: Any = {
 def house_style() -> Iterator[None]:
     """Draw what is inside the block in the house theme, and leave matplotlib's settings as they were.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: Okabe & Ito (2008), Color Universal Design.
     Example:
         >>> with house_style():
@@ -89,11 +85,6 @@ def house_style() -> Iterator[None]:
 def housed(draw: Callable[P, R]) -> Callable[P, R]:
     """Make a drawing function work in the house theme, whoever calls it.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> housed(lambda: matplotlib.rcParams["font.size"])()
         9.0
@@ -110,10 +101,6 @@ def housed(draw: Callable[P, R]) -> Callable[P, R]:
 class Picture(Figure):
     r"""A figure that a notebook shows when it ends a cell; made without pyplot, so nobody has to close it.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: IPython's rich display.
     Example:
         >>> Picture(figsize=(1, 1))._repr_png_()[:4]
@@ -139,7 +126,6 @@ def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.0
         subplots: passed on to ``Figure.subplots``, for example width_ratios.
     Raises:
         ValueError: rows or columns is below 1.
-    Source: the project's own.
     Example:
         >>> figure, grid = new_figure(1, 2, size=(8, 4))
         >>> grid.shape
@@ -155,9 +141,6 @@ def share_legend(figure: Figure, handles: Sequence[Artist], columns: int = 3) ->
 
     Shapes:
         handles: as ``window_legend`` makes them
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from matplotlib.patches import Patch
         >>> len(share_legend(new_figure()[0], [Patch(label="key")]).get_texts())
@@ -198,9 +181,6 @@ def plain_axes(axes: Axes) -> Axes:
 
     Shapes:
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> len(plain_axes(new_figure()[1][0, 0]).get_xticks())
         0

@@ -21,7 +21,6 @@ def photos_plate(photos: Mapping[str, Tensor]) -> Figure:
         return: a figure of two drawings per photo
     Raises:
         ValueError: no photo, or an array of another shape.
-    Source: the project's own.
     Example:
         >>> import torch
         >>> len(photos_plate({"dark": torch.zeros(20, 30, 3), "light": torch.ones(20, 30, 3)}).axes)
@@ -48,7 +47,6 @@ def window_grid_plate(neighborhoods: Sequence[Neighborhood], tokens: Sequence[To
         return: a figure of len(neighborhoods) x len(tokens) drawings
     Raises:
         ValueError: nothing to draw, or a token outside the layout.
-    Source: the project's own.
     Example:
         >>> neighborhoods = [Neighborhood((20, 20), 5), Neighborhood((20, 20), 5, dilation=4)]
         >>> len(window_grid_plate(neighborhoods, [(0, 0), (9, 9)]).axes)

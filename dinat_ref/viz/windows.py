@@ -52,7 +52,7 @@ def draw_window(
         legend: explain the colours under the drawing.
     Raises:
         ValueError: more than two axes, or a token outside the layout.
-    Source: the project's own; windows from ``dinat_ref.window``.
+    Source: windows from ``dinat_ref.window``.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> figure, grid = new_figure()
@@ -88,9 +88,6 @@ def draw_query(axes: Axes, sheet: Sheet, size: tuple[float, float] = (1.0, 1.0))
 
     Shapes:
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> len(draw_query(new_figure()[1][0, 0], lay_out(Neighborhood((9, 9), 5), (0, 4))).collections)
@@ -108,9 +105,6 @@ def describe(neighborhood: Neighborhood, token: Sequence[int]) -> str:
 
     Shapes:
         return: a title
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> describe(Neighborhood((9, 9), 3, dilation=(1, 3)), (0, 4))
         'query (0, 4)\nkernel 3, dilation 1 × 3'
@@ -134,7 +128,6 @@ def window_legend(neighborhoods: Sequence[Neighborhood], tokens: Sequence[Sequen
         return: handles for ``axes.legend`` or ``figure.legend``
     Raises:
         ValueError: as ``draw_window``.
-    Source: the project's own.
     Example:
         >>> [handle.get_label() for handle in window_legend([Neighborhood((9, 9), 5)], [(0, 4)])]
         ['query', 'key: attended', 'not attended', 'the window before the edge shifts it']
@@ -161,9 +154,6 @@ def mark_query(axes: Axes, token: tuple[int, int], color: str = QUERY) -> Axes:
     Shapes:
         token:  (row, column)
         return: the axes
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> len(mark_query(new_figure()[1][0, 0], (3, 4)).lines)
@@ -185,7 +175,6 @@ def outline_window(
         return: the axes
     Raises:
         ValueError: more than two axes, or a token outside the layout.
-    Source: the project's own.
     Example:
         >>> from dinat_ref.viz.theme import new_figure
         >>> len(outline_window(new_figure()[1][0, 0], Neighborhood((90, 90), 7, dilation=4), (0, 4)).patches)

@@ -180,15 +180,10 @@ class DenseKernel:
 class Sabotage:
     """A wrong kernel of the corpus.
 
-    Shapes:
-        none
     Args:
         found_by: the ids of the checks that name the bug; the first is enough to reject the kernel.
         looks_like: the bug in a few words, as a diagnosis says it; empty where the check's own words are enough.
         seen_in: who shipped it, or which code warns of it.
-    Raises:
-        Nothing.
-    Source: the project's own collection.
     Example:
         >>> from dinat_ref.testing.sabotage import CORPUS
         >>> CORPUS["stride_downsamples"].seen_in
@@ -230,7 +225,6 @@ def sabotage(
         return: a decorator that returns the class itself
     Raises:
         ValueError: no check is named.
-    Source: the project's own.
     Example:
         >>> sabotage()(DenseKernel)
         Traceback (most recent call last):
@@ -254,8 +248,6 @@ def group_of(i: int, length: int, dilation: int) -> tuple[int, int, int]:
 
     Shapes:
         return: three integers
-    Raises:
-        Nothing.
     Source: arXiv:2209.15001, section 3.2.
     Example:
         >>> group_of(4, 7, 3)

@@ -32,11 +32,6 @@ examples:
 class Experiment:
     """An experiment: its module, and how long its runs are.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> EXPERIMENTS["digits"].epochs
         60
@@ -57,11 +52,8 @@ EXPERIMENTS = {
 def main(argv: list[str] | None = None) -> int:
     """Do one experiment: exit status 0 when it did its work, 2 when its input was bad.
 
-    Shapes:
-        none
     Raises:
         SystemExit: after --help or a usage error.
-    Source: the project's own.
     Example:
         >>> main(["patterns", "--seeds", "0"])
         2

@@ -25,12 +25,8 @@ TRAINED = {"DiNAT": 2, "NAT": 1}  # the dilation of the first level's second lay
 def runs(seeds: int, images: int, epochs: int) -> list[Run]:
     """List the runs: both models, every seed.
 
-    Shapes:
-        none
     Args:
         images: not used; there are as many digits as there are.
-    Raises:
-        Nothing.
     Source: Hassani & Shi, arXiv:2209.15001, the study of dilation at test time.
     Example:
         >>> [run.key for run in runs(seeds=1, images=0, epochs=1)]
@@ -53,7 +49,6 @@ def accuracies(dilation: int, seed: int, epochs: int) -> dict[str, dict[str, flo
             of all dilations
     Raises:
         ImportError: scikit-learn is missing.
-    Source: the project's own.
     Example:
         >>> import importlib.util
         >>> if importlib.util.find_spec("sklearn"):
@@ -81,9 +76,6 @@ def summarise(table: dict[tuple[str, ...], list[dict[str, dict[str, float]]]]) -
 
     Shapes:
         accuracy: [seeds] for each
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> summarise({("NAT",): [{"8": {"1": 0.9}}, {"8": {"1": 1.0}}]})["accuracy"]["NAT"]["8"]["1"]
         [0.9, 1.0]
@@ -101,11 +93,6 @@ def summarise(table: dict[tuple[str, ...], list[dict[str, dict[str, float]]]]) -
 def lines(numbers: dict[str, Any]) -> list[str]:
     """Write the results as a table: median, worst and best of the seeds by dilation at test time.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> print(lines(summarise({("NAT",): [{"8": {"1": 0.98}}, {"8": {"1": 0.99}}]}))[1])
         NAT    8 x 8, second layer's dilation 1 (as trained)  98.5 %  (98.0 - 99.0)

@@ -27,11 +27,6 @@ DISTANCES = range(1, SIZE)
 def runs(seeds: int, images: int, epochs: int) -> list[Run]:
     """List the runs: every kernel size, every seed.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> [run.key for run in runs(seeds=1, images=64, epochs=1)]
         [('3',), ('5',), ('7',)]
@@ -48,9 +43,6 @@ def accuracies(kernel_size: int, seed: int, images: int, epochs: int) -> list[fl
 
     Shapes:
         return: a number for each of DISTANCES
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> len(accuracies(3, seed=0, images=64, epochs=1))
         9
@@ -70,9 +62,6 @@ def summarise(table: dict[tuple[str, ...], list[list[float]]]) -> dict[str, Any]
 
     Shapes:
         accuracy: for each kernel size [seeds][distances]; meet: for each kernel size [distances]
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> summarise({("5",): [[0.5] * 9]})["meet"]["5"]
         [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
@@ -91,11 +80,6 @@ def summarise(table: dict[tuple[str, ...], list[list[float]]]) -> dict[str, Any]
 def lines(numbers: dict[str, Any]) -> list[str]:
     """Write the results as a table: for each kernel size the median accuracy at each distance, * where pairs meet.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> print(lines(summarise({("3",): [[1.0] * 4 + [0.5] * 5]}))[1])
         3x3       100* 100* 100* 100*  50   50   50   50   50

@@ -27,10 +27,6 @@ UNSEEN = 1_000_000  # added to a seed, gives images that no run learns from
 def runs(seeds: int, images: int, epochs: int) -> list[Run]:
     """List the runs: every task, every pattern, every seed.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
     Source: Hassani & Shi, arXiv:2209.15001, section 4.4.
     Example:
         >>> len(runs(seeds=5, images=64, epochs=1))
@@ -49,11 +45,6 @@ def runs(seeds: int, images: int, epochs: int) -> list[Run]:
 def accuracy(task: str, pattern: str, seed: int, images: int, epochs: int) -> float:
     """Train one model and measure it on images that no run learns from, 2,000 or as many as it learns from.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> 0 <= accuracy("texture", "na_na", seed=0, images=64, epochs=1) <= 1
         True
@@ -71,11 +62,6 @@ def accuracy(task: str, pattern: str, seed: int, images: int, epochs: int) -> fl
 def summarise(table: dict[tuple[str, ...], list[float]]) -> dict[str, Any]:
     """Put the accuracies beside what the receptive fields allow.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> numbers = summarise({("far_match", "na_na"): [0.5], ("texture", "na_na"): [1.0]})
         >>> numbers["accuracy"]["far_match"], numbers["meet"]["far_match"]["na_na"], numbers["meet"]["texture"]["na_na"]
@@ -93,11 +79,6 @@ def summarise(table: dict[tuple[str, ...], list[float]]) -> dict[str, Any]:
 def layers_of(pattern: str) -> list[Layer]:
     """Give the layers of a pattern as receptive fields know them.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> [layer.dilation for layer in layers_of("na_dina")]
         [(1, 1), (3, 3)]
@@ -128,11 +109,6 @@ PAIRS = {"far_match": marker_pairs, "texture": touching_pairs}
 def lines(numbers: dict[str, Any]) -> list[str]:
     """Write the results as a table: median, worst and best of the seeds, and the part of the pairs that meet.
 
-    Shapes:
-        none
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> print(lines(summarise({("far_match", "na_na"): [0.5, 0.7, 0.6]}))[1])
         far_match  na_na       60.0 %  (50.0 - 70.0)       0 %

@@ -17,13 +17,8 @@ from dinat_ref.training.loop import clock
 class Run:
     """One run: a function of this package, which trains and measures, and its arguments.
 
-    Shapes:
-        none
     Args:
         key: what the run is, in words: the keys of the table of results.
-    Raises:
-        Nothing.
-    Source: the project's own.
     Example:
         >>> Run(("twice", "3"), max, {"number": 3}).key
         ('twice', '3')
@@ -37,13 +32,10 @@ class Run:
 def run_all(runs: Sequence[Run], workers: int) -> dict[tuple[str, ...], list[Any]]:
     """Do all runs and collect what they return, by key, in the order given.
 
-    Shapes:
-        none
     Args:
         workers: how many runs at a time; each has one thread, so that its result does not depend on the others.
     Raises:
         what a run raises
-    Source: the project's own.
     Example:
         >>> run_all([Run(("a",), int, {}), Run(("a",), int, {})], workers=0)
         {('a',): [0, 0]}
