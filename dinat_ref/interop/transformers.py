@@ -6,21 +6,21 @@
 
 transformers' Dinat needs two functions that NATTEN no longer has, and its newer releases split the heads wrongly.
 ``enable_dinat`` provides the functions, then tries the attention layer on a small map and compares it with the
-operator: only where they differ is the layer's ``forward`` replaced.
+operator: only where they differ is the layer's ``forward`` replaced. The new one attends in one call, as fast as the
+models of this package, unless somebody wants to see the weights or drops some of them.
 """
 
 import importlib
-import math
 import sys
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dinat_ref.attention import neighborhood_attention
+from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.interop.natten import install_as_natten, is_natten_installed
-from dinat_ref.interop.natten_legacy import heads_last, natten2dav, natten2dqkrpb
+from dinat_ref.interop.natten_legacy import natten2dav, natten2dqkrpb
 from dinat_ref.models.optional import need
 
 MODULE = "transformers.models.dinat.modeling_dinat"
@@ -107,13 +107,16 @@ def _attends_rightly(dinat: ModuleType) -> bool:
 def _forward(
     self: Any, hidden_states: Tensor, output_attentions: bool | None = False, *_: Any, **__: Any
 ) -> tuple[Tensor, ...]:
-    """Attend, with the head dimension where NATTEN's older functions want it: [B, H, X, Y, D]."""
-    projections = (self.query, self.key, self.value)
-    heads, head_dim = self.num_attention_heads, self.attention_head_size
-    query, key, value = (
-        part(hidden_states).unflatten(-1, (heads, head_dim)).permute(0, 3, 1, 2, 4) for part in projections
+    """Attend in one call; with weights made explicit where somebody wants to see them or they are dropped."""
+    query, key, value = (  # [B, X, Y, H, D] each
+        part(hidden_states).unflatten(-1, (self.num_attention_heads, self.attention_head_size))
+        for part in (self.query, self.key, self.value)
     )
-    scores = natten2dqkrpb(query / math.sqrt(head_dim), key, self.rpb, self.kernel_size, self.dilation)
-    weights = nn.functional.softmax(scores, dim=-1)  # [B, H, X, Y, K]
-    output = heads_last(natten2dav(self.dropout(weights), value, self.kernel_size, self.dilation)).flatten(-2)
-    return (output, weights) if output_attentions else (output,)
+    where = {"kernel_size": self.kernel_size, "dilation": self.dilation}
+    if not output_attentions and not (self.training and self.dropout.p > 0):
+        attended = neighborhood_attention(query, key, value, **where, rpb=self.rpb)
+        assert isinstance(attended, Tensor)
+        return (attended.flatten(-2),)
+    weights = self.dropout(neighborhood_weights(query, key, **where, rpb=self.rpb))  # [B, X, Y, H, K]
+    output = neighborhood_av(weights, value, **where).flatten(-2)
+    return (output, weights.movedim(-2, 1)) if output_attentions else (output,)  # weights [B, H, X, Y, K]

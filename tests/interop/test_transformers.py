@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dinat_ref import Neighborhood
 from dinat_ref.models import DinatBackbone, DinatConfig, DinatForImageClassification, DinatModel, load_checkpoint
 from tests.models.golden import cases
 from tests.models.tiny import TINY, image, tiny
@@ -70,6 +71,42 @@ def test_the_heads_are_repaired_only_where_they_are_split_wrongly(monkeypatch):
     monkeypatch.setattr(layer, "forward", also_right)
     assert bridge.enable_dinat() == []
     assert layer.forward is also_right
+
+
+def made_explicit(monkeypatch):
+    """Count the calls in which the repaired forward made weights."""
+    calls = []
+    make = bridge.neighborhood_weights
+    monkeypatch.setattr(bridge, "neighborhood_weights", lambda *a, **k: calls.append(1) or make(*a, **k))
+    return calls
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_weights_are_made_only_for_who_asks_and_for_dropout(monkeypatch, rate):
+    calls, model = made_explicit(monkeypatch), theirs(attention_probs_dropout_prob=rate)
+    plain = model(image()).logits
+    assert not calls
+    asked = model(image(), output_attentions=True)
+    assert len(calls) == 5  # a layer each
+    assert_close(asked.logits, plain, **CLOSE)
+    for weights in asked.attentions:
+        assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), **CLOSE)
+    model.train()(image())
+    assert len(calls) == (5 if rate == 0 else 10)
+
+
+def test_dropped_weights_are_those_that_are_shown():
+    layer = theirs(attention_probs_dropout_prob=0.5).dinat.encoder.levels[0].layers[1].attention.self.train()
+    x = image(seed=3).new_zeros(1, 9, 10, 12).normal_(generator=torch.Generator().manual_seed(4))
+    torch.manual_seed(1)
+    output, weights = layer(x, output_attentions=True)  # weights [B, H, X, Y, K]
+    torch.manual_seed(1)
+    assert_close(layer(x)[0], output, **EXACT)
+    assert 0.4 < float((weights == 0).float().mean()) < 0.6
+    value = layer.value(x).unflatten(-1, (2, 6))
+    neighbors = Neighborhood((9, 10), 3, dilation=3).indices()  # [N, K]
+    expected = torch.einsum("hnk,nkhd->nhd", weights[0].flatten(1, 2), value.flatten(1, 2)[0][neighbors])
+    assert_close(output[0], expected.reshape(9, 10, 12), **CLOSE)
 
 
 def test_a_dinat_that_was_imported_too_early_gets_the_functions(monkeypatch):
