@@ -4,18 +4,18 @@ from dinat_ref.testing import Supports, check_kernel
 print(check_kernel(my_kernel, supports=Supports(ndim={2}, stride=False)))
 """
 
-from dinat_ref.testing import (  # noqa: F401  (they enter themselves into the registry)
-    checks_behaviour,
-    checks_errors,
-    checks_gradients,
-    checks_laws,
-    checks_numbers,
-    checks_transforms,
-    checks_windows,
+from dinat_ref.testing.checks import (  # noqa: F401  (they enter themselves into the registry)
+    behaviour,
+    errors,
+    gradients,
+    laws,
+    numbers,
+    transforms,
+    windows,
 )
 from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
-from dinat_ref.testing.report import KernelFailure, Report, Result
+from dinat_ref.testing.report.results import KernelFailure, Report, Result
 from dinat_ref.testing.runner import check_kernel
 from dinat_ref.testing.strategies import parametrize_with_checks, problems
 from dinat_ref.testing.supports import Supports

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dinat_ref.command import CommandError, whole_file
-from dinat_ref.testing import golden
-from dinat_ref.testing.adapters import from_arrays, from_mask_mod, from_split
 from dinat_ref.testing.kernel import LAYOUTS, Kernel
-from dinat_ref.testing.peers import PEERS
+from dinat_ref.testing.ports import golden
+from dinat_ref.testing.ports.adapters import from_arrays, from_mask_mod, from_split
+from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS, select
-from dinat_ref.testing.report import Report
-from dinat_ref.testing.report_html import as_html
+from dinat_ref.testing.report.html import as_html
+from dinat_ref.testing.report.results import Report
 from dinat_ref.testing.runner import check_kernel
 from dinat_ref.testing.supports import Supports
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from dinat_ref import neighborhood_attention
 from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.command import CommandError
-from dinat_ref.testing.adapters import from_flex
 from dinat_ref.testing.command import write_report
 from dinat_ref.testing.kernel import Kernel
-from dinat_ref.testing.peers import PEERS
+from dinat_ref.testing.ports.adapters import from_flex
+from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS
-from dinat_ref.testing.report import Report
+from dinat_ref.testing.report.results import Report
 from dinat_ref.testing.runner import check_kernel
 from dinat_ref.testing.supports import Supports
 

@@ -6,7 +6,7 @@ An id never changes its meaning and is never given to another check: ``expected_
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dinat_ref.testing.drawing import Wish, random_problems
+from dinat_ref.testing.checks.sampling import Wish, random_problems
 from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.supports import Supports

@@ -11,10 +11,10 @@ import torch
 from dinat_ref.command import show_progress
 from dinat_ref.testing.isolate import examine_apart
 from dinat_ref.testing.kernel import Kernel, Moot, Wrong
-from dinat_ref.testing.picture import draw_windows
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import BUDGETS, CHECKS, Check, select
-from dinat_ref.testing.report import Report, Result
+from dinat_ref.testing.report.picture import draw_windows
+from dinat_ref.testing.report.results import Report, Result
 from dinat_ref.testing.shrink import shrink
 from dinat_ref.testing.supports import Supports
 
@@ -40,7 +40,7 @@ def check_kernel(
         fn(query [B, *layout, H, D], key [B, *layout, Hkv, D], value [B, *layout, Hkv, Dv], kernel_size=..., ...)
         returns [B, *layout, H, Dv], and the pair with the lse [B, *layout, H] when called with return_lse=True
     Args:
-        fn: the kernel, with the argument names of NATTEN 0.21; or a Kernel from ``dinat_ref.testing.adapters``.
+        fn: the kernel, with the argument names of NATTEN 0.21; or a Kernel from ``dinat_ref.testing.ports.adapters``.
         supports: what the kernel takes; arguments that it lacks are never passed.
         layout: "heads_last" or "heads_first".
         device: where to run it.
@@ -296,7 +296,9 @@ def judge(result: Result, expected_failures: Mapping[str, str]) -> None:
 
 def _diagnose(kernel: Kernel, report: Report, shown: str) -> None:
     """Say what each failure looks like."""
-    from dinat_ref.testing.diagnosis import diagnose  # imports the corpus, which a kernel that passes never needs
+    from dinat_ref.testing.report.diagnosis import (
+        diagnose,  # imports the corpus, which a kernel that passes never needs
+    )
 
     for result in report.results:
         if result.verdict in ("failed", "expected failure"):

@@ -6,11 +6,11 @@ Hypothesis is imported here and nowhere else in the package.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dinat_ref.testing.drawing import Wish, draw_problem
+from dinat_ref.testing.checks.sampling import Wish, draw_problem
 from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import CHECKS, Check, select
-from dinat_ref.testing.report import KernelFailure, Result
+from dinat_ref.testing.report.results import KernelFailure, Result
 from dinat_ref.testing.runner import describe, examine, run_check
 from dinat_ref.testing.supports import Supports
 

@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 
-from dinat_ref.testing.diagnosis import diagnose
 from dinat_ref.testing.registry import CHECKS
-from dinat_ref.testing.report import Result
+from dinat_ref.testing.report.diagnosis import diagnose
+from dinat_ref.testing.report.results import Result
 from dinat_ref.testing.runner import run_check
 from dinat_ref.testing.sabotage import CORPUS
 

@@ -9,11 +9,11 @@ import pytest
 from dinat_ref import neighborhood_attention, neighborhood_av, neighborhood_qk
 from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.testing import Kernel, Supports, check_kernel
-from dinat_ref.testing.adapters import from_split
+from dinat_ref.testing.checks.sampling import Wish, random_problems
 from dinat_ref.testing.conformance import flex
-from dinat_ref.testing.drawing import Wish, random_problems
 from dinat_ref.testing.kernel import Moot
-from dinat_ref.testing.peers import PEERS
+from dinat_ref.testing.ports.adapters import from_split
+from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import select
 from dinat_ref.testing.runner import examine
 from dinat_ref.testing.sabotage import DenseKernel

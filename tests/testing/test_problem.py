@@ -5,9 +5,7 @@ import torch
 from hypothesis import given, settings
 
 from dinat_ref.testing import Problem, Supports, problems
-from dinat_ref.testing.drawing import RandomChooser, Wish, draw_problem
-from dinat_ref.testing.enumeration import axes_up_to, family, window_problems
-from dinat_ref.testing.registry import CHECKS
+from dinat_ref.testing.checks.sampling import Wish
 from dinat_ref.testing.shrink import shrink, simpler, size
 
 EVERYTHING = Supports(rpb=True)
@@ -28,25 +26,6 @@ def test_strided_tensors_hold_the_numbers_of_contiguous_ones(problem):
         assert tensor.numel() < 2 or name == "rpb" or not strided[name].is_contiguous() or 1 in tensor.shape
 
 
-@pytest.mark.parametrize("id", [check.id for check in CHECKS.values() if check.wish is not None])
-def test_every_wish_is_fulfilled(id):
-    wish = CHECKS[id].wish
-    for seed in range(40):
-        problem = draw_problem(RandomChooser(seed), EVERYTHING, wish)
-        features = {
-            "stride": max(problem.stride) > 1,
-            "dilation": max(problem.dilation) > 1,
-            "causal": any(problem.is_causal),
-            "gqa": problem.heads > problem.heads_kv,
-            "extra_keys": problem.extra_keys > 0,
-            "rpb": problem.rpb,
-            "strided": problem.strided,
-        }
-        for name, present in features.items():
-            wanted = getattr(wish, name)
-            assert wanted is None or wanted == present, f"{id}: {name} of {problem!r}"
-
-
 @given(problems(EVERYTHING))
 @settings(max_examples=50)
 def test_simpler_problems_are_legal_and_smaller_ones_lead_to_an_end(problem):
@@ -63,27 +42,3 @@ def test_simpler_problems_are_legal_and_smaller_ones_lead_to_an_end(problem):
 def test_a_wrong_line_is_refused(line):
     with pytest.raises(ValueError, match=r"problem|axis|heads"):
         Problem(line)
-
-
-def test_the_enumeration_has_every_legal_axis_once():
-    axes = list(axes_up_to(8))
-    brute = {
-        (length, k, s, d, causal)
-        for length in range(1, 9)
-        for k in range(1, 9)
-        for s in range(1, 9)
-        for d in range(1, 9)
-        for causal in (False, True)
-        if k * d <= length and s <= k
-    }
-    assert len(axes) == len(set(axes))
-    assert set(axes) == brute
-    assert {family(axis) for axis in axes} == {"odd", "even", "dilation", "stride", "causal", "causal stride"}
-
-
-def test_the_families_share_out_the_enumeration():
-    supports = Supports(ndim={2})
-    whole = window_problems(None, supports, "quick")
-    names = ("odd", "even", "dilation", "stride", "causal", "causal stride")
-    parts = [problem for name in names for problem in window_problems(name, supports, "quick")]
-    assert sorted(map(str, whole)) == sorted(map(str, parts))

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinat_ref.testing.checks_gradients import observe_gradients
+from dinat_ref.testing.checks.gradients import observe_gradients
 from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
-from dinat_ref.testing.report import Result
+from dinat_ref.testing.report.results import Result
 
 FAILING = 0.7  # share of the failing problems on which a known bug must do the same, to be named
 

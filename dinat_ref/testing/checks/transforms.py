@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import torch
 
-from dinat_ref.testing.checks_behaviour import each_dtype
-from dinat_ref.testing.drawing import Wish
+from dinat_ref.testing.checks.behaviour import each_dtype
+from dinat_ref.testing.checks.sampling import Wish
+from dinat_ref.testing.checks.yardstick import Yardstick, demand, run
 from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.registry import check
 from dinat_ref.testing.supports import Supports
-from dinat_ref.testing.yardstick import Yardstick, demand, run
 
 
 def main_dtype_only(supports: Supports, budget: str) -> Iterator[Problem]:

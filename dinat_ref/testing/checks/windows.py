@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dinat_ref.testing.enumeration import product_problems, window_problems
+from dinat_ref.testing.checks.enumeration import product_problems, window_problems
+from dinat_ref.testing.checks.plain import expected_mask
 from dinat_ref.testing.kernel import Kernel, Moot, Wrong
-from dinat_ref.testing.plain import expected_mask
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import check
 from dinat_ref.testing.supports import Supports

@@ -16,14 +16,14 @@ import torch
 
 import dinat_ref
 from dinat_ref.command import CommandError, whole_file
-from dinat_ref.testing.checks_numbers import long_windows
-from dinat_ref.testing.drawing import Wish, random_problems
-from dinat_ref.testing.enumeration import MIXED, combine, product_problems, window_problems
+from dinat_ref.testing.checks.enumeration import MIXED, combine, product_problems, window_problems
+from dinat_ref.testing.checks.numbers import long_windows
+from dinat_ref.testing.checks.sampling import Wish, random_problems
+from dinat_ref.testing.checks.yardstick import Yardstick, demand
 from dinat_ref.testing.kernel import Wrong
 from dinat_ref.testing.problem import Problem
-from dinat_ref.testing.report import Report, Result
+from dinat_ref.testing.report.results import Report, Result
 from dinat_ref.testing.supports import Supports
-from dinat_ref.testing.yardstick import Yardstick, demand
 
 FORMAT = 1
 TITLES = {

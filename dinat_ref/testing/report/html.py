@@ -3,7 +3,7 @@
 from html import escape
 
 from dinat_ref.testing.registry import KINDS
-from dinat_ref.testing.report import BAD, Report, Result
+from dinat_ref.testing.report.results import BAD, Report, Result
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #1b7f4b; --bad: #c0392b; --mute: #777; }

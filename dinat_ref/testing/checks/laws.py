@@ -8,11 +8,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from dinat_ref.attention import merge_attentions
 from dinat_ref.attention.operands import every
-from dinat_ref.testing.drawing import Wish
+from dinat_ref.testing.checks.sampling import Wish
+from dinat_ref.testing.checks.yardstick import Yardstick, run
 from dinat_ref.testing.kernel import Kernel, Moot
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.registry import check
-from dinat_ref.testing.yardstick import Yardstick, run
 
 LAW = Wish(extra_keys=False, rpb=False, gqa=False)
 

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 import torch
 
-from dinat_ref.testing.checks_windows import all_windows
-from dinat_ref.testing.drawing import Wish
-from dinat_ref.testing.enumeration import window_problems
+from dinat_ref.testing.checks.enumeration import window_problems
+from dinat_ref.testing.checks.plain import bias_positions, expected_mask
+from dinat_ref.testing.checks.sampling import Wish
+from dinat_ref.testing.checks.windows import all_windows
+from dinat_ref.testing.checks.yardstick import Yardstick, demand, run
 from dinat_ref.testing.kernel import Kernel, Moot, Wrong
-from dinat_ref.testing.plain import bias_positions, expected_mask
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.registry import check
 from dinat_ref.testing.supports import Supports
-from dinat_ref.testing.yardstick import Yardstick, demand, run
 
 PLAIN = Wish(extra_keys=False, rpb=False)
 

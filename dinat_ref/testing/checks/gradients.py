@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dinat_ref.testing.drawing import Wish
+from dinat_ref.testing.checks.plain import expected_mask, plain_attention
+from dinat_ref.testing.checks.sampling import Wish
+from dinat_ref.testing.checks.yardstick import Yardstick, demand
 from dinat_ref.testing.kernel import Kernel, Wrong
-from dinat_ref.testing.plain import expected_mask, plain_attention
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.registry import check
-from dinat_ref.testing.yardstick import Yardstick, demand
 
 BACKWARD = ("backward",)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dinat_ref.testing.adapters import by_axes, from_mask_mod, from_split
 from dinat_ref.testing.kernel import Kernel
+from dinat_ref.testing.ports.adapters import by_axes, from_mask_mod, from_split
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.supports import Supports
 

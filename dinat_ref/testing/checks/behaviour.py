@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import torch
 
-from dinat_ref.testing.drawing import Wish
+from dinat_ref.testing.checks.sampling import Wish
+from dinat_ref.testing.checks.yardstick import Yardstick, demand, run
 from dinat_ref.testing.kernel import Kernel, Moot, Wrong
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.registry import check
 from dinat_ref.testing.supports import Supports
-from dinat_ref.testing.yardstick import Yardstick, demand, run
 
 
 def each_dtype(supports: Supports, budget: str) -> Iterator[Problem]:

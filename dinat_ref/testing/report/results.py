@@ -17,7 +17,7 @@ class KernelFailure(AssertionError):  # noqa: N818 (a finding)
     Example:
         >>> raise KernelFailure("W12-even-kernels failed")
         Traceback (most recent call last):
-        dinat_ref.testing.report.KernelFailure: W12-even-kernels failed
+        dinat_ref.testing.report.results.KernelFailure: W12-even-kernels failed
     """
 
 

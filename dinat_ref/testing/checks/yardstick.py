@@ -7,8 +7,8 @@ An absolute tolerance says nothing: the output of a window of 2048 keys has an r
 import torch
 from torch import Tensor
 
+from dinat_ref.testing.checks.plain import plain_attention
 from dinat_ref.testing.kernel import Kernel, Wrong
-from dinat_ref.testing.plain import plain_attention
 from dinat_ref.testing.problem import Inputs, Problem
 
 FACTOR = 2.0  # times the error of plain PyTorch
