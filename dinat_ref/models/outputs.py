@@ -3,59 +3,77 @@
 A value that was not asked for is None; it is left out of the numbering, as in transformers.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 
-class ModelOutput:
-    """Named results that can also be read by number or turned into a tuple; the models return subclasses.
+class ModelOutput(dict[str, Any]):
+    """A dict of the results that are there, also read as attributes and by number; the models return subclasses.
 
-    Shapes:
-        as the subclass
+    What takes dicts apart and puts them together again finds one: DataParallel, Accelerate, the Trainer. A subclass
+    lists its names as fields; one that was not asked for is in no dict, and None as an attribute.
+
+    Args:
+        values, named: the results, as of a dataclass; or one mapping, or one iterator of pairs, as of a dict.
     Raises:
-        KeyError: no such name, or its value was not asked for.
+        TypeError: a name that the output does not have, or more values than names.
+        KeyError: read by a name that is not there.
         IndexError: fewer values than that.
     Source: the interface of transformers' ModelOutput.
     Example:
         >>> output = ImageClassifierOutput(logits=torch.tensor([[1., 2.]]))
-        >>> output[0] is output.logits, output["logits"] is output.logits, list(output), len(output.to_tuple())
-        (True, True, ['logits'], 1)
+        >>> output[0] is output.logits, output["logits"] is output.logits, list(output), output.loss
+        (True, True, ['logits'], None)
+        >>> ImageClassifierOutput((name, value + 1) for name, value in output.items()).logits
+        tensor([[2., 3.]])
     """
 
-    def keys(self) -> list[str]:
-        """The names of the values that are there."""
-        return [entry.name for entry in fields(self) if getattr(self, entry.name) is not None]  # type: ignore[arg-type]
+    names: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        """Take the names from the annotations: torch.compile cannot ask a class for its fields."""
+        cls.names = tuple(inspect.get_annotations(cls))
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """Keep what is there, in the order of the fields."""
+        names = self.names
+        if len(values) == 1 and isinstance(values[0], (Mapping, Iterator)):
+            given = {**dict(values[0]), **named}
+        elif len(values) <= len(names):
+            given = {**dict(zip(names, values, strict=False)), **named}
+        else:
+            raise TypeError(f"{type(self).__name__} has {len(names)} values, got {len(values)}")
+        if unknown := [name for name in given if name not in names]:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(unknown)}: its values are {', '.join(names)}")
+        super().__init__({name: given[name] for name in names if given.get(name) is not None})
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that are there."""
-        return tuple(getattr(self, name) for name in self.keys())
-
-    def items(self) -> list[tuple[str, Any]]:
-        """The names and values that are there."""
-        return [(name, getattr(self, name)) for name in self.keys()]
+        return tuple(self[name] for name in self.names if name in self)
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        if isinstance(key, str):
-            if key not in self.keys():
-                raise KeyError(key)
-            return getattr(self, key)
-        return self.to_tuple()[key]
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+    def __getattr__(self, name: str) -> Any:
+        if name in self.names:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has no {name}")
 
-    def __len__(self) -> int:
-        return len(self.keys())
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.names:
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        if value is None:
+            self.pop(name, None)
+        else:
+            self[name] = value
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.keys()
 
-
-@dataclass
+@dataclass(init=False, eq=False, repr=False)
 class DinatModelOutput(ModelOutput):
     """What ``DinatModel`` returns.
 
@@ -67,18 +85,18 @@ class DinatModelOutput(ModelOutput):
         reshaped_hidden_states: hidden_states as [B, C, X, Y]
     Source: transformers' DinatModelOutput.
     Example:
-        >>> DinatModelOutput(last_hidden_state=torch.zeros(1, 2, 3, 8)).keys()
+        >>> list(DinatModelOutput(last_hidden_state=torch.zeros(1, 2, 3, 8)))
         ['last_hidden_state']
     """
 
-    last_hidden_state: Tensor | None = None
-    pooler_output: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    reshaped_hidden_states: tuple[Tensor, ...] | None = None
+    last_hidden_state: Tensor | None
+    pooler_output: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    reshaped_hidden_states: tuple[Tensor, ...] | None
 
 
-@dataclass
+@dataclass(init=False, eq=False, repr=False)
 class ImageClassifierOutput(ModelOutput):
     """What ``DinatForImageClassification`` returns.
 
@@ -88,18 +106,18 @@ class ImageClassifierOutput(ModelOutput):
         hidden_states, attentions, reshaped_hidden_states: as ``DinatModelOutput``
     Source: transformers' DinatImageClassifierOutput.
     Example:
-        >>> ImageClassifierOutput(logits=torch.zeros(1, 2)).keys()
+        >>> list(ImageClassifierOutput(logits=torch.zeros(1, 2)))
         ['logits']
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    reshaped_hidden_states: tuple[Tensor, ...] | None = None
+    loss: Tensor | None
+    logits: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    reshaped_hidden_states: tuple[Tensor, ...] | None
 
 
-@dataclass
+@dataclass(init=False, eq=False, repr=False)
 class BackboneOutput(ModelOutput):
     """What ``DinatBackbone`` returns.
 
@@ -109,13 +127,13 @@ class BackboneOutput(ModelOutput):
         attentions: as ``DinatModelOutput``
     Source: transformers' BackboneOutput.
     Example:
-        >>> BackboneOutput(feature_maps=(torch.zeros(1, 8, 2, 3),)).keys()
+        >>> list(BackboneOutput(feature_maps=(torch.zeros(1, 8, 2, 3),)))
         ['feature_maps']
     """
 
-    feature_maps: tuple[Tensor, ...] | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    feature_maps: tuple[Tensor, ...] | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
 for _output in (DinatModelOutput, ImageClassifierOutput, BackboneOutput):

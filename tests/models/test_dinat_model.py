@@ -29,7 +29,7 @@ def test_shapes_of_every_output():
 def test_outputs_by_name_by_number_and_as_a_tuple():
     model = DinatForImageClassification(tiny()).eval()
     output = model(image(), output_hidden_states=True)
-    assert output.keys() == ["logits", "hidden_states", "reshaped_hidden_states"]
+    assert list(output) == ["logits", "hidden_states", "reshaped_hidden_states"]
     assert output[0] is output["logits"] is output.logits
     assert output.attentions is None
     assert output.loss is None
