@@ -68,7 +68,7 @@ def test_values_can_be_set_and_taken_away():
     assert list(output) == ["logits"]
     with pytest.raises(AttributeError, match="ImageClassifierOutput has no lose"):
         output.lose = 1
-    with pytest.raises(AttributeError, match="has no logit$"):
+    with pytest.raises(AttributeError, match=r"has no logit$"):
         _ = output.logit
 
 
