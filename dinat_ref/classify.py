@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from dinat_ref.command import CommandError, show_progress
 from dinat_ref.models import DinatConfig, DinatForImageClassification, create_model, load_checkpoint, read_checkpoint
+from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.keys import to_original
 from dinat_ref.models.outputs import ImageClassifierOutput
-from dinat_ref.models.preprocess import preprocess, to_photo
+from dinat_ref.models.preprocess import to_photo
 from dinat_ref.models.variants import find_variant
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preprocess",
         choices=("square", "crop"),
-        default="square",
-        help="square: resize to a square, as on the Hugging Face hub (default); crop: as the original evaluation",
+        help="square: resize to a square, as on the Hugging Face hub (default, or the folder's own way); "
+        "crop: as the original evaluation",
     )
     parser.add_argument("--attention", metavar="OUT.png", help="draw what the central token attends to in each level")
 
@@ -67,13 +69,13 @@ def run(args: argparse.Namespace) -> int:
     if args.attention and Path(args.attention).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise CommandError(f"--attention must be a .png, .svg or .pdf file, got {args.attention}")
     photos = [_read_image(path) for path in args.images]
-    model, size, crop_fraction, labels = _model(args)
+    model, processor, labels = _model(args)
     if args.size is not None and args.size < 32:
         raise CommandError(f"--size must be at least 32, got {args.size}")
     if not args.weights:
         print("No --weights: the model is random, and so are these classes.")
     for path, photo in zip(args.images, photos, strict=True):
-        image = preprocess(photo, args.size or size, args.preprocess, crop_fraction)
+        image = processor(photo)
         show_progress(f"classifying {path}")
         probabilities = _probabilities(model, image)
         show_progress("")
@@ -100,8 +102,8 @@ def _read_image(path: str) -> "Image":
         raise CommandError(f"not an image, or a damaged one: {path}") from None
 
 
-def _model(args: argparse.Namespace) -> tuple[nn.Module, int, float, dict[int, str]]:
-    """Make the model: with its weights, the size of its images, the part a crop keeps, and the names of its classes."""
+def _model(args: argparse.Namespace) -> tuple[nn.Module, ImageProcessor, dict[int, str]]:
+    """Make the model: with its weights, the way it wants its photographs, and the names of its classes."""
     try:
         if args.weights and args.model is None and (Path(args.weights) / "config.json").is_file():
             return _from_folder(args)
@@ -115,12 +117,13 @@ def _model(args: argparse.Namespace) -> tuple[nn.Module, int, float, dict[int, s
         if state is not None:
             load_checkpoint(model, state)
         num_classes = 1000 if state is None else len(state["head.weight"])
-        return model, variant.image_size, variant.crop_fraction, _read_labels(args.labels, num_classes)
+        processor = ImageProcessor(size=variant.image_size)
+        return model, _asked_for(processor, args), _read_labels(args.labels, num_classes)
     except (ValueError, OSError, ImportError, TypeError) as error:
         raise CommandError(str(error)) from None
 
 
-def _from_folder(args: argparse.Namespace) -> tuple[nn.Module, int, float, dict[int, str]]:
+def _from_folder(args: argparse.Namespace) -> tuple[nn.Module, ImageProcessor, dict[int, str]]:
     """Make the model that a folder describes; its classes have the names of its configuration."""
     model = DinatForImageClassification.from_pretrained(args.weights)
     config: DinatConfig = model.config
@@ -129,17 +132,17 @@ def _from_folder(args: argparse.Namespace) -> tuple[nn.Module, int, float, dict[
     labels = config.id2label or {}
     if args.labels:
         labels = _read_labels(args.labels, config.num_labels)
-    size = _image_size(Path(args.weights) / "preprocessor_config.json")
-    return model, size, 1.0 if size == 384 else 0.875, labels
+    return model, _asked_for(model.image_processor or ImageProcessor(), args), labels
 
 
-def _image_size(path: Path) -> int:
-    """Read the size of images from a folder of the hub: {"size": 384} or {"size": {"height": 384, ...}}; else 224."""
-    try:
-        size = json.loads(path.read_text(encoding="utf-8"))["size"]
-        return int(size["height"] if isinstance(size, dict) else size)
-    except (OSError, ValueError, KeyError, TypeError):
-        return 224
+def _asked_for(processor: ImageProcessor, args: argparse.Namespace) -> ImageProcessor:
+    """Change what the arguments say: "crop" keeps the part of the image that the authors' evaluation keeps."""
+    size = args.size or processor.size
+    if args.preprocess == "square":
+        return replace(processor, size=size, crop_fraction=None)
+    if args.preprocess == "crop" and processor.crop_fraction is None:
+        return replace(processor, size=size, crop_fraction=1.0 if processor.size == 384 else 0.875)
+    return replace(processor, size=size)
 
 
 def _read_labels(path: str | None, num_classes: int) -> dict[int, str]:

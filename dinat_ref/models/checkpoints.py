@@ -7,6 +7,7 @@ anything but tensors is refused, and nothing in it runs.
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,7 @@ def load_checkpoint(
     source: Path | str | Mapping[str, Tensor],
     *,
     strict: bool = True,
+    ignore_mismatched_sizes: bool = False,
     resize_rpb: bool = False,
 ) -> LoadReport:
     """Load a checkpoint into a model of this package, in whatever spelling it is.
@@ -122,7 +124,9 @@ def load_checkpoint(
     Shapes:
         source: a path as ``read_checkpoint``, or tensors by name
     Args:
-        strict: raise unless every parameter is in the checkpoint, with its shape, and nothing else is.
+        strict: raise unless every parameter is in the checkpoint, with its shape, and nothing else is; without it
+            a warning lists what does not fit.
+        ignore_mismatched_sizes: with strict, too, only warn of parameters that have another shape in the checkpoint.
         resize_rpb: bring bias tables of another kernel size to the model's by bicubic interpolation.
     Returns:
         What did not fit: with strict, no more than a backbone's own LayerNorms.
@@ -153,10 +157,12 @@ def load_checkpoint(
         unexpected=tuple(name for name in state if name not in wanted),
         misshapen=tuple(f"{name}: {tuple(state[name].shape)}, {tuple(wanted[name].shape)}" for name in misshapen),
     )
-    own = {name for name in wanted if _is_stage_norm(name)}
-    excused = own if own.isdisjoint(state) else set()  # a classifier's file knows no stage norms
-    if strict and (set(report.missing) - excused or report.unexpected or report.misshapen):
+    missing = [name for name in report.missing if not _is_stage_norm(name)]  # its writer returned other stages, or none
+    ill_fitting = missing or report.unexpected
+    if strict and (ill_fitting or (report.misshapen and not ignore_mismatched_sizes)):
         raise CheckpointError(_describe(report))
+    if ill_fitting or report.misshapen:
+        warnings.warn(_describe(report), stacklevel=2)
     model.load_state_dict({name: state[name] for name in shared if name not in misshapen}, strict=False)
     return report
 
@@ -184,7 +190,7 @@ def _describe(report: LoadReport) -> str:
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             parts.append(f"{len(names)} {kind}: {', '.join(names[:10])}{more}")
-    hint = " (checkpoint, model)" if report.misshapen else ""
+    hint = " (checkpoint, model); ignore_mismatched_sizes=True keeps the model's own" if report.misshapen else ""
     return "the checkpoint does not fit the model; " + "; ".join(parts) + hint
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from dinat_ref.models.dinat_s import PatchTokenizer
+from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
 from dinat_ref.models.pretrained import Pretrained
 from dinat_ref.models.pyramid import Stages, make_head
@@ -66,7 +67,7 @@ class Isotropic(Pretrained):
             dilations = [dilation if number % 2 else 1 for number in range(depth)]
         elif len(dilations := list(dilation)) != depth:
             raise ValueError(f"dilation must be one number or one per layer: depth {depth}, got {dilations}")
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "embed_dim": embed_dim,
             "num_heads": num_heads,
             "depth": depth,
@@ -132,6 +133,11 @@ class Isotropic(Pretrained):
         if not isinstance(written, dict) or written.pop("model_type", None) != cls.model_type:
             raise ValueError(f"model_type must be {cls.model_type!r} in {folder / 'config.json'}")
         return lambda: cls(**{**written, **settings})
+
+    def default_image_processor(self) -> ImageProcessor | None:
+        """As for the other models, in the size that this one was made for."""
+        size, channels = self.settings["image_size"], self.settings["num_channels"]
+        return ImageProcessor(size=size) if channels == 3 else None
 
     def write_config(self, path: Path) -> None:
         """Write the arguments that made this model."""

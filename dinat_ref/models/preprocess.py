@@ -4,6 +4,7 @@
 "crop"     the original evaluation: resize the shorter side to size / crop_fraction, cut the centre out
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,18 @@ if TYPE_CHECKING:
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue
 DEVIATION = (0.229, 0.224, 0.225)
+BICUBIC = 3  # Pillow's number of this interpolation
 
 
-def preprocess(image: "Image", size: int = 224, method: str = "square", crop_fraction: float = 0.875) -> Tensor:
+def preprocess(
+    image: "Image",
+    size: int = 224,
+    method: str = "square",
+    crop_fraction: float = 0.875,
+    mean: Sequence[float] = MEAN,
+    deviation: Sequence[float] = DEVIATION,
+    resample: int = BICUBIC,
+) -> Tensor:
     """Resize, crop and normalise a photograph.
 
     Shapes:
@@ -27,6 +37,8 @@ def preprocess(image: "Image", size: int = 224, method: str = "square", crop_fra
         size: pixels of a side, what the model was made for.
         method: "square" or "crop", see the top of this module.
         crop_fraction: the part of the shorter side that "crop" keeps; 1 keeps all of it.
+        mean, deviation: of the red, green and blue that the model was trained on, as numbers in 0 .. 1.
+        resample: Pillow's number of the interpolation.
     Raises:
         ValueError: size below 1, another method, or a fraction outside 0 < crop_fraction <= 1.
     Source: the hub's preprocessor_config.json; the original repository's evaluation.
@@ -35,25 +47,33 @@ def preprocess(image: "Image", size: int = 224, method: str = "square", crop_fra
         >>> preprocess(Image.new("L", (640, 480), color=255), size=32)[0, :, 0, 0]
         tensor([2.2489, 2.4286, 2.6400])
     """
-    from PIL.Image import Resampling
-
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if not 0 < crop_fraction <= 1:
         raise ValueError(f"crop_fraction must be in 0 < crop_fraction <= 1, got {crop_fraction}")
     image = image.convert("RGB")
     if method == "square":
-        image = image.resize((size, size), Resampling.BICUBIC)
+        image = image.resize((size, size), resample)
     elif method == "crop":
-        shorter = int(size / crop_fraction)
+        shorter = resized(size, crop_fraction)
         width, height = (max(int(shorter * side / min(image.size)), shorter) for side in image.size)
-        image = image.resize((width, height), Resampling.BICUBIC)
+        image = image.resize((width, height), resample)
         left, top = round((width - size) / 2), round((height - size) / 2)
         image = image.crop((left, top, left + size, top + size))
     else:
         raise ValueError(f"method must be 'square' or 'crop', got {method!r}")
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255  # [size, size, 3]
-    return ((pixels - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(2, 0, 1)[None]
+    return ((pixels - torch.tensor(mean)) / torch.tensor(deviation)).permute(2, 0, 1)[None]
+
+
+def resized(size: int, crop_fraction: float) -> int:
+    """The pixels of the shorter side before so much of it is cropped, rounded down.
+
+    Example:
+        >>> resized(224, 0.875), resized(224, 0.9), resized(93, 93 / 126)  # rounding would make it 125
+        (256, 248, 126)
+    """
+    return int(size / crop_fraction + 1e-6)
 
 
 def to_photo(image: Tensor) -> Tensor:

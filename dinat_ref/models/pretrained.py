@@ -1,15 +1,24 @@
 """``from_pretrained`` and ``save_pretrained``: a folder, or a name on the Hugging Face hub."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dinat_ref.models.checkpoints import WEIGHT_FILES, load_checkpoint, shard_names, write_checkpoint
+from dinat_ref.models.checkpoints import (
+    WEIGHT_FILES,
+    load_checkpoint,
+    read_checkpoint,
+    shard_names,
+    write_checkpoint,
+)
 from dinat_ref.models.config import DinatConfig
+from dinat_ref.models.image_processor import FILE as PROCESSOR_FILE
+from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.keys import to_huggingface
 from dinat_ref.models.optional import need
 
@@ -37,6 +46,7 @@ class Pretrained(nn.Module):
     huggingface_prefix: str | None = ""  # what transformers puts before parameter names; None: it has no such model
     architecture: str | None = None  # what transformers calls this class; None: as it is called here
     model_type = "dinat"
+    image_processor: ImageProcessor | None = None  # None: nobody has said how it wants its photographs
 
     @classmethod
     def from_pretrained(
@@ -44,7 +54,9 @@ class Pretrained(nn.Module):
         source: Path | str,
         *,
         strict: bool = True,
+        ignore_mismatched_sizes: bool = False,
         resize_rpb: bool = False,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         **settings: Any,
     ) -> Self:
@@ -53,12 +65,18 @@ class Pretrained(nn.Module):
         Only a name that is no local folder is looked up on the hub. The model is returned in evaluation mode.
 
         Args:
-            strict, resize_rpb: as ``load_checkpoint``.
+            strict, resize_rpb: as ``load_checkpoint``; without strict a warning lists what did not fit.
+            ignore_mismatched_sizes: give parameters that have another shape in the checkpoint new values, e.g. the
+                head of a classifier with other classes; a warning lists them.
+            dtype: of the parameters, or its name; None means PyTorch's default, "auto" the checkpoint's.
             revision: branch, tag or commit on the hub.
-            settings: override fields of the configuration, e.g. out_features or small_input.
+            settings: override fields of the configuration, e.g. num_labels, id2label, label2id, out_features or
+                small_input. Of num_labels, id2label and label2id one implies the others; so do out_features and
+                out_indices.
         Raises:
             FileNotFoundError: no such folder or files.
             ImportError: a hub name without huggingface_hub installed, or safetensors missing.
+            TypeError: a setting that the configuration does not have.
             ValueError: a configuration outside its limits, or a checkpoint that does not fit.
         """
         folder = Path(source)
@@ -67,15 +85,20 @@ class Pretrained(nn.Module):
         make = cls.maker(folder, settings)
         with torch.device("meta"):  # drawing weights that the checkpoint replaces takes longer than reading it
             model = make()
-        model.to_empty(device=torch.get_default_device())
-        report = load_checkpoint(model, folder, strict=strict, resize_rpb=resize_rpb)
+        state = read_checkpoint(folder)
+        model.to(_dtype(dtype, state)).to_empty(device=torch.get_default_device())
+        options = {"ignore_mismatched_sizes": ignore_mismatched_sizes, "resize_rpb": resize_rpb}
+        report = load_checkpoint(model, state, strict=strict, **options)
         if new := [*report.missing, *(entry.partition(":")[0] for entry in report.misshapen)]:
             drawn = make().state_dict()
             model.load_state_dict({name: drawn[name] for name in new}, strict=False)
+        if (folder / PROCESSOR_FILE).is_file():
+            model.image_processor = ImageProcessor.from_json(folder)
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write ``config.json`` and ``model.safetensors`` so that this package and transformers read them.
+        """Write a folder that this package and transformers read: ``config.json``, ``model.safetensors``, and
+        ``preprocessor_config.json`` for a model of colour images.
 
         Raises:
             ImportError: safetensors is missing.
@@ -87,21 +110,53 @@ class Pretrained(nn.Module):
             state = to_huggingface(state, self.huggingface_prefix)
         write_checkpoint(folder / "model.safetensors", state)
         self.write_config(folder / "config.json")
+        if processor := self.image_processor or self.default_image_processor():
+            processor.to_json(folder / PROCESSOR_FILE)
+
+    def default_image_processor(self) -> ImageProcessor | None:
+        """How published models want their photographs; None for a model of other than three channels."""
+        return ImageProcessor() if self.config.num_channels == 3 else None
 
     @classmethod
     def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:
         """Read a folder's configuration, with settings overriding it: a function that makes the model."""
-        if "num_labels" in settings:  # the names of other classes go
-            settings = {"id2label": None, **settings}
-        elif "id2label" in settings:
-            settings = {"num_labels": None, **settings}
-        config = replace(DinatConfig.from_json(folder), **settings)
+        config = replace(DinatConfig.from_json(folder), **_complete(settings))
         return lambda: cls(config)
 
     def write_config(self, path: Path) -> None:
         """Write the configuration that ``maker`` reads."""
         architectures = [self.architecture or type(self).__name__]
         self.config.to_json(path, architectures=architectures, model_type=self.model_type)
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Let a setting take along what a file says of the same thing: number and names of classes, stages."""
+    settings = dict(settings)
+    if (numbers := settings.pop("label2id", None)) is not None:
+        names = {int(number): name for name, number in numbers.items()}
+        if {int(number): name for number, name in settings.get("id2label", names).items()} != names:
+            raise ValueError(f"label2id and id2label must say the same, got {numbers} and {settings['id2label']}")
+        settings["id2label"] = names
+    for one, other in (("num_labels", "id2label"), ("out_features", "out_indices")):
+        if one in settings or other in settings:
+            settings = {one: None, other: None, **settings}
+    if unknown := [name for name in settings if name not in {entry.name for entry in fields(DinatConfig)}]:
+        raise TypeError(f"from_pretrained takes no {', '.join(unknown)}: it is no field of DinatConfig")
+    return settings
+
+
+def _dtype(dtype: torch.dtype | str | None, state: Mapping[str, Tensor]) -> torch.dtype:
+    """Understand an argument: a dtype, its name, "auto" for the checkpoint's own, None for PyTorch's default."""
+    if dtype == "auto":
+        return next(
+            (tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.get_default_dtype()
+        )
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if found is None and dtype is None:
+        return torch.get_default_dtype()
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be 'auto' or a floating point dtype, got {dtype!r}")
+    return found
 
 
 def download(name: str, revision: str | None = None) -> Path:
@@ -121,11 +176,14 @@ def download(name: str, revision: str | None = None) -> Path:
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name or "\\" in name:
         raise FileNotFoundError(f"no such folder, and no name on the hub: {name}")
     hub = need("huggingface_hub", "hub")
+    missing: type[Exception] = need("huggingface_hub.errors", "hub").EntryNotFoundError
     config = Path(hub.hf_hub_download(name, "config.json", revision=revision))
+    with suppress(missing):  # a repository need not say how its model wants photographs
+        hub.hf_hub_download(name, PROCESSOR_FILE, revision=revision)
     for weights in WEIGHT_FILES:
         try:
             path = Path(hub.hf_hub_download(name, weights, revision=revision))
-        except need("huggingface_hub.errors", "hub").EntryNotFoundError:
+        except missing:
             continue
         if weights.endswith(".index.json"):
             for shard in shard_names(path):

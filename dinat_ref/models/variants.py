@@ -21,8 +21,10 @@ from torch import nn
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.dinat import DiNAT
 from dinat_ref.models.dinat_s import DiNATs
+from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.isotropic import Isotropic
 from dinat_ref.models.nano import NANO, nano_model
+from dinat_ref.models.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -217,4 +219,8 @@ def _make(name: str, num_classes: int | None, pretrained: bool, settings: dict[s
     labels = {"num_labels": 1000 if num_classes is None else num_classes}
     if variant.model is Isotropic:
         return Isotropic(**{**variant.settings, **labels, **settings})
-    return variant.model(variant_config(name, **{**labels, **settings}))
+    model = variant.model(variant_config(name, **{**labels, **settings}))
+    assert isinstance(model, Pretrained)
+    if model.default_image_processor():
+        model.image_processor = ImageProcessor(size=variant.image_size)
+    return model

@@ -215,12 +215,76 @@ def test_from_pretrained_overrides_settings(tmp_path):
     assert renamed.config.label2id == {name: number for number, name in enumerate("vwxyz")}
     with pytest.raises(CheckpointError, match=r"2 misshapen: head.weight: \(5, 48\), \(3, 48\)"):
         DinatForImageClassification.from_pretrained(tmp_path, num_labels=3)
-    fresh_head = DinatForImageClassification.from_pretrained(tmp_path, num_labels=3, strict=False)
-    assert_close(fresh_head.norm.weight, model.norm.weight, **EXACT)
-    assert 0.01 < fresh_head.head.weight.std() < 0.03, "drawn anew"
-    assert not fresh_head.head.bias.any()
+    for leave in ({"ignore_mismatched_sizes": True}, {"strict": False}):
+        with pytest.warns(UserWarning, match=r"2 misshapen: head.weight: \(5, 48\), \(3, 48\)"):
+            fresh_head = DinatForImageClassification.from_pretrained(tmp_path, num_labels=3, **leave)
+        assert_close(fresh_head.norm.weight, model.norm.weight, **EXACT)
+        assert 0.01 < fresh_head.head.weight.std() < 0.03, "drawn anew"
+        assert not fresh_head.head.bias.any()
     new_norms = DinatBackbone.from_pretrained(tmp_path)
     assert_close(new_norms.norm2.weight, torch.ones(48), **EXACT)
+
+
+def test_mismatched_sizes_do_not_excuse_missing_or_unexpected_names(tmp_path):
+    model = DinatForImageClassification(tiny())
+    model.config.to_json(tmp_path / "config.json")
+    torch.save(model.state_dict() | {"extra": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="1 unexpected: extra; 2 misshapen"):
+        DinatForImageClassification.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    with pytest.warns(UserWarning, match="1 unexpected: extra$"):
+        DinatForImageClassification.from_pretrained(tmp_path, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "features"),
+    [
+        ({"out_features": ["stem", "stage2"]}, ["stem", "stage2"]),
+        ({"out_indices": [1, 3]}, ["stage1", "stage3"]),
+        ({"out_features": ["stage1"], "out_indices": [1]}, ["stage1"]),
+        ({}, ["stage3"]),
+    ],
+)
+def test_stages_asked_for_replace_those_of_the_file_by_name_and_by_number(tmp_path, settings, features):
+    model = DinatBackbone(tiny(out_features=["stage3"], out_indices=[3]))  # transformers writes both
+    model.config.to_json(tmp_path / "config.json")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert DinatBackbone.from_pretrained(tmp_path, **settings).out_features == features
+
+
+def test_names_of_classes_by_number_or_by_name(tmp_path):
+    model = DinatForImageClassification(tiny())
+    model.config.to_json(tmp_path / "config.json")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    numbers = {name: number for number, name in enumerate("abcde")}
+    for names in ({"label2id": numbers}, {"label2id": numbers, "id2label": dict(enumerate("abcde"))}):
+        config = DinatForImageClassification.from_pretrained(tmp_path, num_labels=5, **names).config
+        assert config.id2label == dict(enumerate("abcde"))
+    with pytest.raises(ValueError, match="label2id and id2label must say the same"):
+        DinatForImageClassification.from_pretrained(tmp_path, label2id=numbers, id2label=dict(enumerate("edcba")))
+    with pytest.raises(TypeError, match=r"from_pretrained takes no num_label: it is no field of DinatConfig"):
+        DinatForImageClassification.from_pretrained(tmp_path, num_label=5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (None, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        ("float64", torch.float64),
+        ("torch.float16", torch.float16),
+        ("auto", torch.bfloat16),
+    ],
+)
+def test_parameters_have_the_dtype_asked_for(tmp_path, asked, expected):
+    model = randomised(DinatForImageClassification(tiny())).bfloat16()
+    model.config.to_json(tmp_path / "config.json")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    again = DinatForImageClassification.from_pretrained(tmp_path, dtype=asked)
+    assert {parameter.dtype for parameter in again.parameters()} == {expected}
+    assert_close(again.norm.weight.float(), model.norm.weight.float(), **EXACT)
+    for wrong in ("float31", "int32", torch.int64, "nn"):
+        with pytest.raises(ValueError, match="dtype must be 'auto' or a floating point dtype"):
+            DinatForImageClassification.from_pretrained(tmp_path, dtype=wrong)
 
 
 # what is refused
@@ -302,7 +366,7 @@ def test_an_error_lists_at_most_ten_of_each_kind():
     assert f"12 missing: {', '.join(names[:10])} and 2 more;" in text
     assert "11 unexpected: extra.0, " in text
     assert "extra.9 and 1 more;" in text
-    assert text.endswith("1 misshapen: head.bias: (7,), (5,) (checkpoint, model)")
+    assert "1 misshapen: head.bias: (7,), (5,) (checkpoint, model); ignore_mismatched_sizes=True" in text
 
 
 def test_a_refused_checkpoint_changes_nothing_and_a_lenient_one_loads_what_fits():
@@ -311,7 +375,8 @@ def test_a_refused_checkpoint_changes_nothing_and_a_lenient_one_loads_what_fits(
     with pytest.raises(CheckpointError, match="2 misshapen"):
         load_checkpoint(model, source.state_dict())
     assert_same_state(model.state_dict(), before)
-    report = load_checkpoint(model, source.state_dict(), strict=False)
+    with pytest.warns(UserWarning, match="2 misshapen: head.weight"):
+        report = load_checkpoint(model, source.state_dict(), strict=False)
     assert report.misshapen == ("head.weight: (5, 48), (2, 48)", "head.bias: (5,), (2,)")
     expected = source.state_dict() | {name: before[name] for name in ("head.weight", "head.bias")}
     assert_same_state(model.state_dict(), expected)
