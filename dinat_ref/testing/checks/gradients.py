@@ -179,7 +179,9 @@ def double_backward(kernel: Kernel, problem: Problem) -> float:
     exact = second(None, problem, inputs.to(torch.float64).map(Tensor.cpu))
     fair = second(None, problem, inputs.map(Tensor.cpu))
     ruler, worst = Yardstick(problem, inputs), 0.0
-    magnitude = 4.0 * max(float(tensor.abs().amax()) for tensor in exact) * (1.0 + ruler.scores) + 1e-3
+    largest = max(float(tensor.abs().amax()) for tensor in inputs.named().values())
+    terms = max(largest**2, *(float(tensor.abs().amax()) for tensor in exact))  # they may cancel, as for a lone key
+    magnitude = 4.0 * terms * (1.0 + ruler.scores)
     for name, got, wanted, plain in zip(inputs.named(), second(kernel, problem, inputs), exact, fair, strict=True):
         budget = ruler.fair(plain, wanted, inputs.query.dtype, magnitude)
         worst = max(worst, demand(f"the second gradient to {name}", got, wanted, budget))
