@@ -4,17 +4,20 @@
     out  = natten2dav(attn.softmax(-1), value, kernel_size, dilation)        [B, H, X, Y, D]
 
 They were removed after 0.17.4, and the models written for them stopped. These have their names, argument order and
-layout, on any device, differentiable as often as you like. As there, the caller scales the query.
+layout, on any device, differentiable as often as you like. As there, the caller scales the query, and None stands for
+the default of dilation and is_causal. ``natten_releases`` has the orders of single releases.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_qk
+from dinat_ref.interop.natten_flops import counted
 
-PerAxis = int | Sequence[int]
+PerAxis = int | Sequence[int] | None
 CausalPerAxis = bool | Sequence[bool] | None
 
 
@@ -48,10 +51,11 @@ def heads_first(tensor: Tensor) -> Tensor:
     return tensor.movedim(-2, 1)
 
 
+@counted(halves=1)
 def scores(
     query: Tensor,
     key: Tensor,
-    kernel_size: PerAxis,
+    kernel_size: int | Sequence[int],
     dilation: PerAxis = 1,
     additional_keys: Tensor | None = None,
     is_causal: CausalPerAxis = False,
@@ -75,17 +79,15 @@ def scores(
                 [3., 6., 9.]])
     """
     extra = None if additional_keys is None else additional_keys.transpose(1, 2)  # [B, M, H, D]
-    return heads_first(
-        neighborhood_qk(
-            heads_last(query), heads_last(key), kernel_size, 1, dilation, is_causal or False, 1.0, extra, rpb=rpb
-        )
-    )
+    where = (kernel_size, 1, dilation or 1, is_causal or False)
+    return heads_first(neighborhood_qk(heads_last(query), heads_last(key), *where, 1.0, extra, rpb=rpb))
 
 
+@counted(halves=1)
 def weighted_values(
     attn: Tensor,
     value: Tensor,
-    kernel_size: PerAxis,
+    kernel_size: int | Sequence[int],
     dilation: PerAxis = 1,
     additional_values: Tensor | None = None,
     is_causal: CausalPerAxis = False,
@@ -104,28 +106,32 @@ def weighted_values(
         tensor([3., 3., 6., 6.])
     """
     extra = None if additional_values is None else additional_values.transpose(1, 2)  # [B, M, H, D]
-    return heads_first(
-        neighborhood_av(heads_last(attn), heads_last(value), kernel_size, 1, dilation, is_causal or False, extra)
-    )
+    where = (kernel_size, 1, dilation or 1, is_causal or False)
+    return heads_first(neighborhood_av(heads_last(attn), heads_last(value), *where, extra))
 
 
+@counted(halves=2)
 def fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    kernel_size: PerAxis,
+    kernel_size: int | Sequence[int],
     dilation: PerAxis = 1,
     is_causal: CausalPerAxis = False,
     rpb: Tensor | None = None,
     scale: float | None = None,
     additional_keys: Tensor | None = None,
     additional_values: Tensor | None = None,
+    xformers_kwargs: dict[str, Any] | None = None,
 ) -> Tensor:
     """Attend in one call, in the argument order of NATTEN 0.17: dilation where 0.21 has stride. Heads are LAST here.
 
     Shapes:
         query, key, value: [B, *layout, H, D]; additional_keys, additional_values: [B, M, H, D]
         return: [B, *layout, H, D]
+    Args:
+        scale: None and, as in NATTEN, 0 mean D ** -0.5.
+        xformers_kwargs: ignored.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
     Source: NATTEN 0.17's argument order.
@@ -135,53 +141,83 @@ def fused(
         >>> fused(torch.zeros_like(x), x, x, 2, 2).flatten()
         tensor([1., 2., 1., 2., 3.])
     """
-    where, extra = (kernel_size, 1, dilation, is_causal or False), (additional_keys, additional_values)
-    output = neighborhood_attention(query, key, value, *where, scale, *extra, rpb=rpb)
+    where, extra = (kernel_size, 1, dilation or 1, is_causal or False), (additional_keys, additional_values)
+    output = neighborhood_attention(query, key, value, *where, scale or None, *extra, rpb=rpb)
     assert isinstance(output, Tensor)
     return output
 
 
-def _of_axes(function: Callable[..., Tensor], name: str, ndim: int) -> Callable[..., Tensor]:
-    """Name a function for one number of axes; it refuses tensors of another."""
+def of_axes(function: Callable[..., Any], name: str, ndim: int) -> Callable[..., Any]:
+    """Name a function for one number of axes; it refuses tensors of another.
 
-    def of_axes(*arguments: Any, **named: Any) -> Tensor:
-        first = arguments[0] if arguments else next(iter(named.values()))
+    Raises:
+        ValueError: when called with tensors of another number of dimensions.
+    Example:
+        >>> of_axes(scores, "na2d_qk", 2).__name__
+        'na2d_qk'
+    """
+
+    @functools.wraps(function)
+    def named_function(*arguments: Any, **named: Any) -> Any:
+        first = arguments[0] if arguments else next(iter(named.values()), None)
         if isinstance(first, Tensor) and first.ndim != ndim + 3:
             raise ValueError(f"{name} takes tensors of {ndim + 3} dimensions, got {tuple(first.shape)}")
         return function(*arguments, **named)
 
-    of_axes.__name__ = of_axes.__qualname__ = name
-    of_axes.__doc__ = (function.__doc__ or "").partition("\n")[0].replace("any number of axes", f"{ndim} axes")
-    return of_axes
+    named_function.__name__ = named_function.__qualname__ = name
+    named_function.__doc__ = (function.__doc__ or "").partition("\n")[0].replace("any number of axes", f"{ndim} axes")
+    return named_function
 
 
-def _biased(query: Tensor, key: Tensor, rpb: Tensor | None, kernel_size: PerAxis, dilation: PerAxis = 1) -> Tensor:
-    """Compute raw scores with relative positional bias, for any number of axes: query and key [B, H, *layout, D]."""
+def qkrpb(
+    query: Tensor, key: Tensor, rpb: Tensor | None, kernel_size: int | Sequence[int], dilation: PerAxis
+) -> Tensor:
+    """Compute raw scores with relative positional bias, for any number of axes: query and key [B, H, *layout, D].
+
+    Shapes:
+        query, key: [B, H, *layout, D]; rpb: [H, 2k-1, ...]
+        return: [B, H, *layout, K]
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(1, 1, 4, 1)
+        >>> qkrpb(x, x, torch.arange(5.)[None], 3, 1)[0, 0]
+        tensor([[2., 3., 4.],
+                [1., 2., 3.],
+                [1., 2., 3.],
+                [0., 1., 2.]])
+    """
     return scores(query, key, kernel_size, dilation, rpb=rpb)
 
 
-def _unbiased(query: Tensor, key: Tensor, kernel_size: PerAxis, dilation: PerAxis = 1) -> Tensor:
-    """Compute raw scores, for any number of axes: query and key [B, H, *layout, D]."""
+def qk(query: Tensor, key: Tensor, kernel_size: int | Sequence[int], dilation: PerAxis) -> Tensor:
+    """Compute raw scores, for any number of axes: query and key [B, H, *layout, D].
+
+    Shapes:
+        query, key: [B, H, *layout, D]; return: [B, H, *layout, K]
+    Example:
+        >>> import torch
+        >>> qk(torch.ones(1, 1, 4, 1), torch.ones(1, 1, 4, 1), 3, 1).shape
+        torch.Size([1, 1, 4, 3])
+    """
     return scores(query, key, kernel_size, dilation)
 
 
-def _values(attn: Tensor, value: Tensor, kernel_size: PerAxis, dilation: PerAxis = 1) -> Tensor:
-    """Sum values with weights [B, H, *layout, K], for any number of axes: value [B, H, *layout, D]."""
+def av(attn: Tensor, value: Tensor, kernel_size: int | Sequence[int], dilation: PerAxis) -> Tensor:
+    """Sum values with weights [B, H, *layout, K], for any number of axes: value [B, H, *layout, D].
+
+    Shapes:
+        attn: [B, H, *layout, K]; value: [B, H, *layout, D]; return: [B, H, *layout, D]
+    Example:
+        >>> import torch
+        >>> av(torch.ones(1, 1, 4, 3), torch.ones(1, 1, 4, 2), 3, 1).shape
+        torch.Size([1, 1, 4, 2])
+    """
     return weighted_values(attn, value, kernel_size, dilation)
 
 
-natten1dqkrpb, natten2dqkrpb, natten3dqkrpb = (_of_axes(_biased, f"natten{n}dqkrpb", n) for n in (1, 2, 3))
-natten1dqk, natten2dqk, natten3dqk = (_of_axes(_unbiased, f"natten{n}dqk", n) for n in (1, 2, 3))
-natten1dav, natten2dav, natten3dav = (_of_axes(_values, f"natten{n}dav", n) for n in (1, 2, 3))
-na1d_qk, na2d_qk, na3d_qk = (_of_axes(scores, f"na{n}d_qk", n) for n in (1, 2, 3))
-na1d_av, na2d_av, na3d_av = (_of_axes(weighted_values, f"na{n}d_av", n) for n in (1, 2, 3))
-na1d, na2d, na3d = (_of_axes(fused, f"na{n}d", n) for n in (1, 2, 3))
-
-SPLIT = {  # the names that only these versions have
-    function.__name__: function
-    for function in (
-        *(natten1dqkrpb, natten2dqkrpb, natten3dqkrpb, natten1dqk, natten2dqk, natten3dqk),
-        *(natten1dav, natten2dav, natten3dav),
-        *(na1d_qk, na2d_qk, na3d_qk, na1d_av, na2d_av, na3d_av),
-    )
-}
+natten1dqkrpb, natten2dqkrpb, natten3dqkrpb = (of_axes(qkrpb, f"natten{n}dqkrpb", n) for n in (1, 2, 3))
+natten1dqk, natten2dqk, natten3dqk = (of_axes(qk, f"natten{n}dqk", n) for n in (1, 2, 3))
+natten1dav, natten2dav, natten3dav = (of_axes(av, f"natten{n}dav", n) for n in (1, 2, 3))
+na1d_qk, na2d_qk, na3d_qk = (of_axes(scores, f"na{n}d_qk", n) for n in (1, 2, 3))
+na1d_av, na2d_av, na3d_av = (of_axes(weighted_values, f"na{n}d_av", n) for n in (1, 2, 3))
+na1d, na2d, na3d = (of_axes(fused, f"na{n}d", n) for n in (1, 2, 3))

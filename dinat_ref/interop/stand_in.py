@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -10,22 +10,33 @@ from typing import Any
 MARK = "__dinat_ref_stand_in__"
 
 
-def install(name: str, version: str, contents: Mapping[str, Any], submodules: Sequence[str] = ()) -> ModuleType:
-    """Make a package importable in this process; it and its submodules all have the same contents.
+def install(name: str, version: str, contents: Mapping[str, Mapping[str, Any]], advice: str = "") -> ModuleType:
+    """Make a package importable in this process: its modules, by their full names, and what is in each.
 
-    Source: Python's import system, PEP 451.
+    Args:
+        advice: what the AttributeError of a name that is missing says besides.
+    Source: Python's import system, PEP 451 and PEP 562.
     Example:
-        >>> package = install("no_such_package", "1.2.3", {"answer": 42}, submodules=("sub",))
+        >>> package = install("no_such_package", "1.2.3", {"no_such_package.sub": {"answer": 42}}, "Ask elsewhere.")
         >>> from no_such_package.sub import answer
         >>> answer, importlib.metadata.version("no_such_package")
         (42, '1.2.3')
+        >>> package.question
+        Traceback (most recent call last):
+        AttributeError: module 'no_such_package' has no attribute 'question'. Ask elsewhere.
         >>> remove("no_such_package")
     """
-    package = _module(name, is_package=True)
-    for submodule in submodules:
-        vars(package)[submodule] = _module(f"{name}.{submodule}")
-    for module in (package, *(vars(package)[submodule] for submodule in submodules)):
-        vars(module).update(contents)
+    remove(name)
+    names = {name, *contents}
+    names |= {module.rpartition(".")[0] for module in names} - {""}
+    for module_name in sorted(names):  # a package before what is in it
+        module = _module(module_name, advice, is_package=any(other.startswith(f"{module_name}.") for other in names))
+        vars(module).update(contents.get(module_name, {}))
+        vars(module)["__all__"] = sorted(contents.get(module_name, {}))
+        parent, _, own_name = module_name.rpartition(".")
+        if parent and own_name not in contents.get(parent, {}):  # natten.na2d: a module once, a function now
+            vars(sys.modules[parent])[own_name] = module
+    package = sys.modules[name]
     vars(package)["__version__"] = version
     if not any(isinstance(finder, _Metadata) for finder in sys.meta_path):
         sys.meta_path.append(_Metadata())
@@ -39,7 +50,7 @@ def is_stand_in(name: str) -> bool:
         >>> is_stand_in("torch")
         False
     """
-    return hasattr(sys.modules.get(name), MARK)
+    return MARK in vars(sys.modules.get(name, sys))
 
 
 def remove(name: str) -> None:
@@ -55,7 +66,7 @@ def remove(name: str) -> None:
             del sys.modules[module]
 
 
-def _module(name: str, is_package: bool = False) -> ModuleType:
+def _module(name: str, advice: str, is_package: bool) -> ModuleType:
     """Make an empty module that ``import`` and ``importlib.util.find_spec`` find."""
     module = ModuleType(name, "Provided by dinat_ref.")
     module.__spec__ = ModuleSpec(name, None, origin=__name__, is_package=is_package)
@@ -63,8 +74,18 @@ def _module(name: str, is_package: bool = False) -> ModuleType:
     if is_package:
         module.__path__ = []
     vars(module)[MARK] = True
+    vars(module)["__getattr__"] = _refuse(name, advice)
     sys.modules[name] = module
     return module
+
+
+def _refuse(module: str, advice: str) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a module: what it has not got is an AttributeError that says where to look."""
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        raise AttributeError(f"module {module!r} has no attribute {name!r}. {advice}".rstrip(), name=name)
+
+    return __getattr__
 
 
 class _Distribution(importlib.metadata.Distribution):
