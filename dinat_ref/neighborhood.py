@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -21,29 +20,6 @@ from torch import Tensor
 from dinat_ref.window import check_axis, check_integer, window
 
 Scalar = TypeVar("Scalar", int, bool)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # not traced by torch.compile
-def axis_windows(
-    length: int, kernel_size: int, stride: int = 1, dilation: int = 1, is_causal: bool = False
-) -> tuple[range, ...]:
-    """List the windows of all queries of one axis; computed once per set of arguments.
-
-    Shapes:
-        return: length ranges.
-    Raises:
-        TypeError, ValueError: as ``window``.
-    Source: arXiv:2204.07143, eq. 1-3.
-    Example:
-        >>> axis_windows(4, 3)
-        (range(0, 3), range(0, 3), range(1, 4), range(1, 4))
-    """
-    return _axis_windows(length, kernel_size, stride, dilation, is_causal)
-
-
-@lru_cache(maxsize=1024)
-def _axis_windows(*arguments: int) -> tuple[range, ...]:
-    return tuple(window(i, *arguments) for i in range(arguments[0]))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, init=False)
@@ -105,7 +81,7 @@ class Neighborhood:
             range(len(layout)),
             strict=True,
         )
-        columns = zip(*itertools.starmap(check_axis, rows), strict=True)
+        columns = zip(*[check_axis(*row) for row in rows], strict=True)
         for name, column in zip(("layout", "kernel_size", "stride", "dilation", "is_causal"), columns, strict=True):
             object.__setattr__(self, name, column)  # how a frozen dataclass fills its own fields
 
@@ -142,8 +118,8 @@ class Neighborhood:
         return tuple(math.prod(self.layout[axis + 1 :]) for axis in range(self.ndim))
 
     def windows(self, axis: int) -> tuple[range, ...]:
-        """The window of every position of one axis."""
-        return axis_windows(*self.axes[axis])
+        """The window of every position of one axis, to read and to draw: a long axis has ``window_bounds``."""
+        return tuple(window(i, *self.axes[axis]) for i in range(self.layout[axis]))
 
     def tokens(self) -> Iterator[tuple[int, ...]]:
         """All tokens as coordinates, row-major."""
@@ -151,37 +127,76 @@ class Neighborhood:
 
     def neighbors(self, token: Sequence[int]) -> list[tuple[int, ...]]:
         """The coordinates of the keys that one token attends, row-major: the definition, spelt out."""
-        return list(itertools.product(*(self.windows(axis)[i] for axis, i in enumerate(token))))
+        return list(itertools.product(*(window(i, *axis) for i, axis in zip(token, self.axes, strict=True))))
 
-    def axis_table(self, axis: int, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-        """The keys of every position of one axis, and which of them are valid: two tensors [length, kernel_size].
+    def part(self, part: Sequence[range] | None = None) -> tuple[range, ...]:
+        """Check a part of the layout, positions on each axis whose tokens alone are queries; None is the whole.
+
+        Raises:
+            ValueError: not one range per axis, or positions outside the layout.
+        """
+        part = [range(length) for length in self.layout] if part is None else part
+        if len(part) != self.ndim:
+            raise ValueError(f"part must have one range per axis: the layout {self.layout} has {self.ndim}, got {part}")
+        for axis, (positions, length) in enumerate(zip(part, self.layout, strict=True)):
+            if positions and not all(0 <= i < length for i in (positions[0], positions[-1])):
+                raise ValueError(f"part on axis {axis} must lie in 0 .. {length - 1} (length - 1), got {positions}")
+        return tuple(part)
+
+    def window_bounds(
+        self, axis: int, device: torch.device | str | None = None, queries: range | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The first key and the number of keys of each query of one axis: two tensors int64 [L].
+
+        What ``window`` says about one query, in the same words, for all of them at once, or for some positions alone.
+        """
+        length, kernel_size, stride, dilation, is_causal = self.axes[axis]
+        queries = range(length) if queries is None else queries
+        i = torch.arange(queries.start, queries.stop, queries.step, device=device)
+        g, m, n = (
+            (0, i, length)
+            if dilation == 1
+            else (i % dilation, i // dilation, (length - 1 - i % dilation) // dilation + 1)
+        )
+        leader = (m // stride * stride + (stride - 1 if is_causal else stride // 2)).clamp(max=n - 1)
+        if is_causal:
+            start = (leader - kernel_size + 1).clamp(min=0)
+            count = m + 1 - start
+        else:
+            start = (leader - kernel_size // 2).clamp(min=0).clamp(max=n - kernel_size)
+            count = torch.full_like(start, kernel_size)
+        return g + dilation * start, count
+
+    def axis_table(
+        self, axis: int, device: torch.device | str | None = None, queries: range | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The keys of each query of one axis, and which of them are valid: two tensors [L, kernel_size].
 
         Slots that a causal window does not fill come last, hold the query itself, and are not valid.
         """
         length, kernel_size, _, dilation, _ = self.axes[axis]
-        windows = self.windows(axis)
-        first = torch.tensor([keys.start for keys in windows], device=device)[:, None]  # [L, 1]
-        count = torch.tensor([len(keys) for keys in windows], device=device)[:, None]  # [L, 1]
+        queries = range(length) if queries is None else queries
+        first, count = self.window_bounds(axis, device, queries)  # [L]
         slot = torch.arange(kernel_size, device=device)  # [k]
-        query = torch.arange(length, device=device)[:, None]  # [L, 1]
-        valid = slot < count  # [L, k]
-        return torch.where(valid, first + dilation * slot, query), valid
+        query = torch.arange(queries.start, queries.stop, queries.step, device=device)  # [L]
+        valid = slot < count[:, None]  # [L, k]
+        return torch.where(valid, first[:, None] + dilation * slot, query[:, None]), valid
 
-    def indices(self, device: torch.device | str | None = None) -> Tensor:
+    def indices(self, device: torch.device | str | None = None, part: Sequence[range] | None = None) -> Tensor:
         """The row-major token numbers of every query's keys, valid ones first: int64 [N, K]."""
-        return self._table(device)[0]
+        return self._table(device, part)[0]
 
-    def valid(self, device: torch.device | str | None = None) -> Tensor:
+    def valid(self, device: torch.device | str | None = None, part: Sequence[range] | None = None) -> Tensor:
         """Which entries of ``indices`` are keys: bool [N, K], False only where a causal window has fewer."""
-        return self._table(device)[1]
+        return self._table(device, part)[1]
 
-    def _table(self, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
+    def _table(self, device: torch.device | str | None, part: Sequence[range] | None) -> tuple[Tensor, Tensor]:
         """Combine the axes: a token's number is the sum of its coordinates times the axes' strides."""
         number = torch.zeros((1, 1), dtype=torch.int64, device=device)  # [queries so far, keys so far]
         valid = torch.ones((1, 1), dtype=torch.bool, device=device)
-        for axis, length in enumerate(self.layout):
-            keys, keys_valid = self.axis_table(axis, device)  # [L, k]
-            number = number[:, None, :, None] * length + keys[None, :, None, :]  # [N', L, K', k]
+        for axis, queries in enumerate(self.part(part)):
+            keys, keys_valid = self.axis_table(axis, device, queries)  # [L, k]
+            number = number[:, None, :, None] * self.layout[axis] + keys[None, :, None, :]  # [N', L, K', k]
             valid = valid[:, None, :, None] & keys_valid[None, :, None, :]
             number, valid = number.flatten(2).flatten(0, 1), valid.flatten(2).flatten(0, 1)  # [N' L, K' k]
         if any(self.is_causal):
@@ -189,16 +204,14 @@ class Neighborhood:
             number, valid = number.gather(1, order), valid.gather(1, order)
         return number, valid
 
-    def mask(self, device: torch.device | str | None = None) -> Tensor:
-        """Which key each query attends, as a dense matrix: bool [N, N], rows are queries."""
+    def mask(self, device: torch.device | str | None = None, part: Sequence[range] | None = None) -> Tensor:
+        """Which key each query attends, as a dense matrix: bool [N, N], rows are queries, of a part or all."""
         mask = torch.ones((1, 1), dtype=torch.bool, device=device)
-        for axis, (length, _, _, dilation, _) in enumerate(self.axes):
-            windows = self.windows(axis)
-            first = torch.tensor([keys.start for keys in windows], device=device)[:, None]  # [L, 1]
-            stop = torch.tensor([keys.stop for keys in windows], device=device)[:, None]  # [L, 1]
-            key = torch.arange(length, device=device)  # [L]
-            attends = (first <= key) & (key < stop) & ((key - first) % dilation == 0)  # [L, L]
-            mask = (mask[:, None, :, None] & attends[None, :, None, :]).flatten(2).flatten(0, 1)  # [N' L, N' L]
+        for axis, queries in enumerate(self.part(part)):
+            first, count = (bound[:, None] for bound in self.window_bounds(axis, device, queries))  # [L, 1]
+            slot = torch.arange(self.layout[axis], device=device) - first  # [L, length], of each key in each window
+            attends = (slot >= 0) & (slot < self.dilation[axis] * count) & (slot % self.dilation[axis] == 0)
+            mask = (mask[:, None, :, None] & attends[None, :, None, :]).flatten(2).flatten(0, 1)  # [N' L, N' length]
         return mask
 
     def attended_by(self, token: int | Sequence[int]) -> list[int]:
@@ -212,7 +225,11 @@ class Neighborhood:
         coordinates = tuple(token) if isinstance(token, Sequence) else self.coordinates(check_integer("token", token))
         if len(coordinates) != self.ndim or not all(0 <= i < n for i, n in zip(coordinates, self.layout, strict=True)):
             raise ValueError(f"token must lie in the layout {self.layout}, got {token}")
-        queries = [[i for i, keys in enumerate(self.windows(axis)) if j in keys] for axis, j in enumerate(coordinates)]
+        queries = []
+        for axis, j in enumerate(coordinates):
+            first, count = self.window_bounds(axis, "cpu")
+            slot, rest = (j - first) // self.dilation[axis], (j - first) % self.dilation[axis]
+            queries.append(((rest == 0) & (slot >= 0) & (slot < count)).nonzero().flatten().tolist())
         return [self.number(query) for query in itertools.product(*queries)]
 
     def number(self, token: Sequence[int]) -> int:

@@ -113,6 +113,24 @@ def axes(
     return length, kernel_size, stride, dilation, causal
 
 
+@st.composite
+def long_axes(draw: st.DrawFn) -> Axis:
+    """An axis of any length, its limits met as often as not."""
+    kernel_size = draw(st.integers(1, 40) | st.integers(1, 10**6))
+    dilation = draw(st.integers(1, 40) | st.integers(1, 10**6))
+    length = kernel_size * dilation + draw(st.sampled_from([0, 1, dilation - 1, dilation]) | st.integers(0, 10**12))
+    return length, kernel_size, draw(st.integers(1, kernel_size)), dilation, draw(st.booleans())
+
+
+def parts(lengths: tuple[int, ...]) -> st.SearchStrategy[tuple[range, ...]]:
+    """Consecutive positions on each axis, also none."""
+
+    def some(length: int) -> st.SearchStrategy[range]:
+        return st.tuples(st.integers(0, length), st.integers(0, length)).map(lambda ends: range(min(ends), max(ends)))
+
+    return st.tuples(*map(some, lengths))
+
+
 # by number of axes, so that the slowest formulation takes milliseconds: largest kernel, longest k * d, slack, heads
 BUDGETS: dict[int, tuple[int, int, int, Sequence[tuple[int, int]]]] = {
     1: (6, 12, 5, [(1, 1), (2, 2), (2, 1), (3, 1), (4, 2)]),

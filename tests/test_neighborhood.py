@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
@@ -14,11 +15,11 @@ from hypothesis import given
 from torch.testing import assert_close
 
 from dinat_ref import Neighborhood
-from dinat_ref.neighborhood import axis_windows, per_axis
+from dinat_ref.neighborhood import per_axis
 from dinat_ref.window import window
 from tests import oracle
-from tests.oracle import legal_axes
-from tests.strategies import Problem, problems
+from tests.oracle import Axis, legal_axes
+from tests.strategies import Problem, long_axes, parts, problems
 
 SIZES = ("kernel_size", "stride", "dilation")
 LEGAL: dict[str, Any] = {
@@ -274,9 +275,74 @@ def test_attended_by_takes_numpy_integers() -> None:
     assert made().attended_by(np.int64(17)) == made().attended_by(17)  # type: ignore[arg-type]
 
 
-def test_axis_windows_are_the_windows() -> None:
-    assert axis_windows(9, 3, 2, 2, True) == tuple(window(i, 9, 3, 2, 2, True) for i in range(9))
-    assert axis_windows(9, 3, 2, 2, True) is axis_windows(9, 3, 2, 2, True)  # computed once
+# --- tables by arithmetic
+
+
+def bounds(neighborhood: Neighborhood, queries: range | None = None) -> list[tuple[int, int]]:
+    first, count = neighborhood.window_bounds(0, queries=queries)
+    return list(zip(first.tolist(), count.tolist(), strict=True))
+
+
+def test_window_bounds_of_every_axis_up_to_length_16(count_cases: Callable[[str, int], None]) -> None:
+    """What the integer tensors say is what ``window`` says, for every query there is."""
+    queries = 0
+    for length, *arguments in legal_axes(16):
+        windows = [window(i, length, *arguments) for i in range(length)]
+        assert bounds(Neighborhood((length,), *arguments)) == [(keys[0], len(keys)) for keys in windows]
+        queries += length
+    count_cases("windows", queries)
+
+
+@given(axis=long_axes(), data=st.data())
+def test_window_bounds_of_long_axes(axis: Axis, data: st.DataObject) -> None:
+    """Anywhere on an axis of up to 10**12 tokens, its edges among the places, and in steps of any size."""
+    length, *arguments = axis
+    neighborhood = Neighborhood((length,), *arguments)
+    reach = neighborhood.kernel_size[0] * neighborhood.dilation[0]
+    places = st.sampled_from([0, reach // 2, reach, length - reach, length - reach // 2, length]) | st.integers(
+        0, length
+    )
+    start = data.draw(places.map(lambda i: min(max(i - 5, 0), length - 1)))
+    queries = range(length)[start :: data.draw(st.sampled_from([1, 2, neighborhood.dilation[0]]))][:30]
+    windows = [window(i, length, *arguments) for i in queries]
+    assert bounds(neighborhood, queries) == [(keys[0], len(keys)) for keys in windows]
+
+
+# --- a part of the layout
+
+
+@given(problem=problems(), data=st.data())
+def test_the_tables_of_a_part_are_rows_of_the_whole(problem: Problem, data: st.DataObject) -> None:
+    """So the tables of parts that make up the layout are together those of the whole."""
+    neighborhood = problem.neighborhood
+    part = data.draw(parts(problem.layout))
+    rows = [neighborhood.number(token) for token in itertools.product(*part)]
+    for table in (neighborhood.indices, neighborhood.valid, neighborhood.mask):
+        assert_close(table(part=part), table()[rows], rtol=0, atol=0)
+    for axis, queries in enumerate(part):
+        for own, whole in zip(
+            neighborhood.axis_table(axis, queries=queries), neighborhood.axis_table(axis), strict=True
+        ):
+            assert_close(own, whole[queries.start : queries.stop], rtol=0, atol=0)
+
+
+def test_a_part_may_skip_positions() -> None:
+    neighborhood, part = made(), (range(10, -1, -3), range(2, 13, 5))
+    rows = [neighborhood.number(token) for token in itertools.product(*part)]
+    assert_close(neighborhood.indices(part=part), neighborhood.indices()[rows], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ((range(3),), r"^part must have one range per axis: the layout \(11, 13\) has 2, got \(range\(0, 3\),\)$"),
+        ((range(12), range(3)), r"^part on axis 0 must lie in 0 \.\. 10 \(length - 1\), got range\(0, 12\)$"),
+        ((range(3), range(-1, 3)), r"^part on axis 1 must lie in 0 \.\. 12 \(length - 1\), got range\(-1, 3\)$"),
+    ],
+)
+def test_a_part_outside_the_layout_is_refused(part: tuple[range, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        made().indices(part=part)
 
 
 def test_per_axis() -> None:

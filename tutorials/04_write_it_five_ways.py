@@ -15,7 +15,7 @@ import math
 import torch
 
 from dinat_ref import Neighborhood, neighborhood_attention
-from dinat_ref.attention.tiles import axis_tiles
+from dinat_ref.attention.cut import axis_tiles
 from dinat_ref.viz.maps import draw_map
 from dinat_ref.viz.theme import new_figure
 

@@ -14,70 +14,58 @@ The slab comes first: a tile is all the queries whose windows fit it. At an edge
 stride, where they are shared, that is more queries for the same keys; a group of kernel_size tokens is one tile, and
 needs no mask.
 
-The windows of a tile's queries, seen from the start of their slab, are its geometry. Few geometries exist: that of
-the interior, and those of the edges. Tiles that share one are computed together.
+Where a tile's windows lie in its slab is its geometry. Few geometries exist: that of the interior, where each tile is
+the one before it moved along, and those of the edges. Tiles that share one are computed together, and found together:
+nothing here counts tokens, so that a sequence of ten million is cut as fast as one of ten.
 """
 
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dinat_ref.attention.bias import bias_place, read_bias, spread
+from dinat_ref.attention.cache import ByteCache
+from dinat_ref.attention.cut import AlikeTiles, alike_tiles
 from dinat_ref.attention.operands import inside_transform
-from dinat_ref.neighborhood import Neighborhood, axis_windows
+from dinat_ref.neighborhood import Neighborhood
 
 QUERIES_PER_TILE = 16  # in the interior
 MOST_QUERIES_PER_TILE = 512
 MOST_KEYS_KEPT = 512  # a geometry's tables have about as many rows, and as many columns
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Consecutive queries of a dilation group on one axis and their slab of keys, as positions on the axis."""
-
-    queries: range
-    keys: range
-    windows: tuple[range, ...]  # of each query, in slots of the slab
-    shift: int  # how many keys of the slab lie before the first query
-
-    @property
-    def geometry(self) -> tuple[object, ...]:
-        """All that mask and bias depend on."""
-        return self.windows, len(self.keys), self.shift
+MOST_BYTES_KEPT = 64 * 2**20  # of all layouts together
 
 
 class AxisTiles:
-    """The tiles of one axis that share a geometry, as tensors; its positions are ``pitch`` tokens apart."""
+    """Tiles of one axis that share a geometry as tensors: numbers of tokens, ``pitch`` from position to position."""
 
-    def __init__(self, tiles: Sequence[Tile], kernel_size: int, pitch: int, device: torch.device) -> None:
-        """Take tiles of one geometry."""
-        self.example, self.kernel_size = tiles[0], kernel_size
-        step = self.example.queries.step * pitch
-        self.first_queries = torch.tensor([tile.queries.start * pitch for tile in tiles], device=device)  # [tiles]
-        self.first_keys = torch.tensor([tile.keys.start * pitch for tile in tiles], device=device)  # [tiles]
-        self.queries = step * torch.arange(len(self.example.queries), device=device)  # [T], counted from the first
-        self.keys = step * torch.arange(len(self.example.keys), device=device)  # [S]
-
-    @property
-    def allows_all(self) -> bool:
-        """Whether every query attends the whole slab."""
-        return all(len(window) == len(self.example.keys) for window in self.example.windows)
+    def __init__(self, neighborhood: Neighborhood, axis: int, alike: AlikeTiles, device: torch.device) -> None:
+        """Count positions in tokens."""
+        self.neighborhood, self.axis, self.tile, self.allows_all = neighborhood, axis, alike.tile, alike.allows_all
+        self.kernel_size, pitch = neighborhood.kernel_size[axis], neighborhood.pitch[axis]
+        distances = [sums([numbers(a, device), numbers(b, device)]) for a, b in alike.distances]
+        self.first_queries = pitch * (torch.cat(distances) + self.tile.queries.start)  # [tiles]
+        self.first_keys = pitch * (torch.cat(distances) + self.tile.keys.start)  # [tiles]
+        step = pitch * neighborhood.dilation[axis]
+        self.shift = (
+            self.tile.queries.start - self.tile.keys.start
+        ) // self.tile.keys.step  # keys before the first query
+        self.queries = step * torch.arange(len(self.tile.queries), device=device)  # [T], counted from the first
+        self.keys = step * torch.arange(len(self.tile.keys), device=device)  # [S]
 
     def mask(self) -> Tensor:
         """Which keys each query attends: bool [T, S]."""
-        bounds = [(window.start, window.stop) for window in self.example.windows]
-        start, stop = torch.tensor(bounds, device=self.keys.device).T[:, :, None]  # each [T, 1]
+        first, count = self.neighborhood.window_bounds(self.axis, self.keys.device, self.tile.queries)  # each [T]
+        start = ((first - self.tile.keys.start) // self.tile.keys.step)[:, None]  # [T, 1], in slots of the slab
         slot = torch.arange(len(self.keys), device=self.keys.device)  # [S]
-        return (start <= slot) & (slot < stop)
+        return (start <= slot) & (slot < start + count[:, None])
 
     def bias_index(self) -> Tensor:
         """Where in rpb the bias of each query for each key stands: int64 [T, S], legal outside the windows, too."""
         query = torch.arange(len(self.queries), device=self.keys.device)[:, None]  # [T, 1]
-        key = torch.arange(len(self.keys), device=self.keys.device) - self.example.shift  # [S]
+        key = torch.arange(len(self.keys), device=self.keys.device) - self.shift  # [S]
         return (key - query + self.kernel_size - 1).clamp(0, 2 * self.kernel_size - 2)
 
 
@@ -94,6 +82,12 @@ class TileBatch:
         self.allows_all = all(axis.allows_all for axis in axes)  # every query attends the whole slab
         self.kept_mask = self.mask() if keep_tables and not self.allows_all else None
         self.kept_place = self.bias_place() if keep_tables else None
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it takes: its tensors, and a kilobyte for each as an object."""
+        own = [x for part in (self, *self.axes) for x in vars(part).values() if isinstance(x, Tensor)]
+        return sum(x.nbytes + 1024 for x in own)
 
     def mask(self) -> Tensor:
         """Which keys each query attends: bool [T, S]."""
@@ -118,11 +112,18 @@ class TileBatch:
         return torch.where(mask, zero if bias is None else bias, -torch.inf)
 
 
-def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu") -> tuple[TileBatch, ...]:
-    """Cut a layout into tiles, by geometry; computed once per set of arguments, unless the tables would be large.
+def cut_into_tiles(
+    neighborhood: Neighborhood, device: torch.device | str = "cpu", part: Sequence[range] | None = None
+) -> tuple[TileBatch, ...]:
+    """Cut a layout into tiles, by geometry; kept for the next call, unless the tables are large.
 
     Shapes:
         return: batches of tiles; every token is once a query
+    Args:
+        part: consecutive positions on each axis: only their tokens are queries. Windows stay those of the whole
+            layout, and so do the numbers of tokens.
+    Raises:
+        ValueError: the part does not lie in the layout, or skips positions.
     Source: the idea of tiles with halos is that of Hassani et al., arXiv:2403.04690.
     Example:
         >>> for batch in cut_into_tiles(Neighborhood((40,), kernel_size=3)):
@@ -130,28 +131,33 @@ def cut_into_tiles(neighborhood: Neighborhood, device: torch.device | str = "cpu
         [0] 17 18
         [17] 16 18
         [33] 7 8
+        >>> [batch] = cut_into_tiles(Neighborhood((40,), kernel_size=3), part=(range(39, 40),))
+        >>> batch.first_queries + batch.queries, batch.first_keys + batch.keys
+        (tensor([39]), tensor([37, 38, 39]))
     """
-    arguments = neighborhood, tile_shape(neighborhood), torch.device(device)
+    queries = neighborhood.part(part)
+    for axis, positions in enumerate(queries):
+        if positions.step != 1:
+            raise ValueError(f"part on axis {axis} must be consecutive positions, got {positions}")
+    arguments = neighborhood, queries, tile_shape(neighborhood), torch.device(device)
     belongs_to_a_trace = inside_transform() or type(torch.empty(0, device=device)) is not Tensor
     if belongs_to_a_trace or neighborhood.num_keys > MOST_KEYS_KEPT:
         return _cut(*arguments, keep_tables=False)
-    return _cut_once(*arguments)
+    with torch.inference_mode(False):  # tensors of inference mode could not be used outside of it
+        return KEPT.get(arguments, lambda: _cut(*arguments, keep_tables=True))
+
+
+KEPT = ByteCache[tuple[TileBatch, ...]](MOST_BYTES_KEPT, lambda batches: sum(batch.num_bytes for batch in batches))
 
 
 def _cut(
-    neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device, keep_tables: bool
+    neighborhood: Neighborhood, part: tuple[range, ...], sizes: tuple[int, ...], device: torch.device, keep_tables: bool
 ) -> tuple[TileBatch, ...]:
-    most = max(1, int(MOST_QUERIES_PER_TILE ** (1 / neighborhood.ndim) + 1e-9))  # on each axis
     by_axis = []
-    for axis, size, pitch in zip(neighborhood.axes, sizes, neighborhood.pitch, strict=True):
-        by_axis.append([AxisTiles(tiles, axis[1], pitch, device) for tiles in alike_tiles(axis, size, most)])
+    for axis in range(neighborhood.ndim):
+        alike = alike_tiles(neighborhood.axes[axis], part[axis], sizes[axis], most_queries(neighborhood.ndim))
+        by_axis.append([AxisTiles(neighborhood, axis, tiles, device) for tiles in alike])
     return tuple(TileBatch(axes, keep_tables) for axes in itertools.product(*by_axis))
-
-
-@functools.lru_cache(maxsize=32)
-def _cut_once(neighborhood: Neighborhood, sizes: tuple[int, ...], device: torch.device) -> tuple[TileBatch, ...]:
-    with torch.inference_mode(False):  # tensors of inference mode could not be used outside of it
-        return _cut(neighborhood, sizes, device, keep_tables=True)
 
 
 def tile_shape(neighborhood: Neighborhood) -> tuple[int, ...]:
@@ -172,45 +178,26 @@ def tile_shape(neighborhood: Neighborhood) -> tuple[int, ...]:
     return tuple(max(1, round(zoom * kernel_size)) for kernel_size in neighborhood.kernel_size)
 
 
-def axis_tiles(neighborhood: Neighborhood, axis: int, size: int) -> list[Tile]:
-    """Cut every dilation group of one axis into tiles: queries whose windows fit a slab of size + k - 1 keys.
+def most_queries(ndim: int) -> int:
+    """The number of queries on one axis that a tile of several axes may have.
+
+    Example:
+        >>> [most_queries(ndim) for ndim in (1, 2, 3)]
+        [512, 22, 8]
+    """
+    return max(1, int(MOST_QUERIES_PER_TILE ** (1 / ndim) + 1e-9))
+
+
+def numbers(positions: range, device: torch.device) -> Tensor:
+    """Make a tensor of a range.
 
     Shapes:
-        return: tiles whose queries together are all positions of the axis, each once
+        return: [len(positions)]
     Example:
-        >>> for tile in axis_tiles(Neighborhood((9,), kernel_size=3), axis=0, size=2): print(tile.queries, tile.keys)
-        range(0, 3) range(0, 4)
-        range(3, 5) range(2, 6)
-        range(5, 7) range(4, 8)
-        range(7, 9) range(6, 9)
+        >>> numbers(range(0, 6, 2), torch.device("cpu"))
+        tensor([0, 2, 4])
     """
-    alike = alike_tiles(neighborhood.axes[axis], size, MOST_QUERIES_PER_TILE)
-    return sorted(itertools.chain.from_iterable(alike), key=lambda tile: tile.queries.start)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # not traced by torch.compile
-def alike_tiles(axis: tuple[int, int, int, int, bool], size: int, most: int) -> tuple[tuple[Tile, ...], ...]:
-    """The tiles of an axis by geometry, of ``most`` queries at most; computed once per set of arguments."""
-    return _alike_tiles(axis, size, most)
-
-
-@functools.lru_cache(maxsize=1024)
-def _alike_tiles(axis: tuple[int, int, int, int, bool], size: int, most: int) -> tuple[tuple[Tile, ...], ...]:
-    length, kernel_size, _, dilation, _ = axis
-    windows = axis_windows(*axis)
-    alike: dict[tuple[object, ...], list[Tile]] = {}
-    for group in range(dilation):
-        members = range(group, length, dilation)
-        while members:
-            first = windows[members[0]].start
-            slab = range(first, first + dilation * (size + kernel_size - 1), dilation)
-            fits = itertools.takewhile(lambda i: windows[i][-1] in slab, members[:most])  # noqa: B023
-            queries, members = members[: (count := len(list(fits)))], members[count:]
-            keys = slab[: slab.index(windows[queries[-1]][-1]) + 1]
-            slots = tuple(range(keys.index(windows[i][0]), keys.index(windows[i][-1]) + 1) for i in queries)
-            tile = Tile(queries, keys, slots, shift=keys.index(queries[0]))
-            alike.setdefault(tile.geometry, []).append(tile)
-    return tuple(tuple(tiles) for tiles in alike.values())
+    return torch.arange(positions.start, positions.stop, positions.step, device=device)
 
 
 def sums(positions: Sequence[Tensor]) -> Tensor:

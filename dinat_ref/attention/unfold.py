@@ -94,10 +94,11 @@ def _axis_tables(
     """For each axis: the window's start, its number of keys and the query itself, in coordinates of the group."""
     starts, counts, own = [], [], []
     for axis, (g, dilation) in enumerate(zip(group, operands.neighborhood.dilation, strict=True)):
-        windows = operands.neighborhood.windows(axis)[g::dilation]
-        starts.append(torch.tensor([(keys.start - g) // dilation for keys in windows], device=device))
-        counts.append(torch.tensor([len(keys) for keys in windows], device=device))
-        own.append(torch.arange(len(windows), device=device))
+        members = range(g, operands.neighborhood.layout[axis], dilation)
+        first, count = operands.neighborhood.window_bounds(axis, device, members)
+        starts.append((first - g) // dilation)
+        counts.append(count)
+        own.append(torch.arange(len(members), device=device))
     return starts, counts, own
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dinat_ref.analysis.photo import load_photo, patch_operands
 from dinat_ref.command import CommandError, whole_file
-from dinat_ref.neighborhood import axis_windows
+from dinat_ref.neighborhood import Neighborhood
 
 OPTIONS = {"k": [1, 2, 3, 4, 5, 7, 9, 11], "d": [1, 2, 3, 4, 6, 8], "s": [1, 2, 3, 5, 7], "l": [1, 2, 3, 4]}
 START = {"k": "7", "d": "1", "s": "1", "l": "3", "c": "0", "mode": "window"}
@@ -40,7 +40,7 @@ def window_tables(layout: tuple[int, int]) -> dict[str, list[list[list[int]]]]:
     tables = {}
     for k, d, s, causal in itertools.product(OPTIONS["k"], OPTIONS["d"], OPTIONS["s"], (False, True)):
         if k * d <= min(layout) and s <= k:
-            both = [axis_windows(length, k, s, d, causal) for length in layout]
+            both = [Neighborhood((length,), k, s, d, causal).windows(0) for length in layout]
             tables[f"{k},{d},{s},{int(causal)}"] = [[[keys.start, len(keys)] for keys in axis] for axis in both]
     return tables
 

@@ -1,5 +1,7 @@
 """The tiles of the fast formulation: many tiles and many chunks on problems small enough for the oracle."""
 
+import itertools
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +15,15 @@ from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from dinat_ref.attention import chunks, na1d, na2d, neighborhood_attention, tiles
+from dinat_ref.attention.cache import ByteCache
+from dinat_ref.attention.cut import alike_tiles, axis_tiles
 from dinat_ref.attention.operands import prepare
 from dinat_ref.neighborhood import Neighborhood
+from dinat_ref.window import window
 from tests import oracle
+from tests.oracle import Axis
 from tests.plain import token_list
-from tests.strategies import Problem, problems
+from tests.strategies import Problem, long_axes, parts, problems
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -92,13 +98,16 @@ def test_one_tensor_is_query_key_and_value(create_graph: bool) -> None:
     assert_close(found["tiled"], found["loops"], rtol=1e-11, atol=1e-11)
 
 
-@given(problem=problems(), queries_per_tile=st.sampled_from([1, 4, 9, 64]))
-def test_tiles_partition_the_queries_and_cover_their_windows(problem: Problem, queries_per_tile: int) -> None:
-    """Every token is once a query, and the slab of its tile holds its window, in row-major order."""
+@given(problem=problems(), queries_per_tile=st.sampled_from([1, 4, 9, 64]), data=st.data())
+def test_tiles_partition_the_queries_and_cover_their_windows(
+    problem: Problem, queries_per_tile: int, data: st.DataObject
+) -> None:
+    """Every token, or every one of a part, is once a query; the slab of its tile holds its window, row-major."""
     tokens = token_list(problem)
+    part = data.draw(st.none() | parts(problem.layout))
+    with cut(queries_per_tile, 1, data.draw(st.sampled_from([0, 512]))):
+        batches = list(tiles.cut_into_tiles(problem.neighborhood, part=part))
     seen = []
-    with cut(queries_per_tile, 1):
-        batches = list(tiles.cut_into_tiles(problem.neighborhood))
     for batch in batches:
         allowed = batch.bias(None, torch.float64)
         of_queries = batch.first_queries[:, None] + batch.queries  # [tiles, T]
@@ -110,23 +119,45 @@ def test_tiles_partition_the_queries_and_cover_their_windows(problem: Problem, q
                 scores = [0.0] * len(slab) if allowed is None else allowed[0, row].tolist()
                 assert [key for key, score in zip(slab, scores, strict=True) if score == 0.0] == window
                 seen.append(query)
-    assert sorted(seen) == list(range(len(tokens)))
+    chosen = itertools.product(*(part or [range(length) for length in problem.layout]))
+    assert sorted(seen) == [tokens.index(token) for token in chosen]
 
 
 @given(problem=problems(), size=st.integers(1, 5))
 def test_a_tile_is_every_query_whose_window_fits_the_slab(problem: Problem, size: int) -> None:
-    """No slab is larger than size + k - 1 keys, and the next query of the group would need a larger one."""
-    for axis, (length, kernel_size, _, dilation, _) in enumerate(problem.axes):
-        found = tiles.axis_tiles(problem.neighborhood, axis, size)
+    """No slab is larger than size + k - 1 keys, size in whole strides, and the next query would need a larger one."""
+    for axis, (length, kernel_size, stride, dilation, _) in enumerate(problem.axes):
+        found = axis_tiles(problem.neighborhood, axis, size)
         assert sorted(i for tile in found for i in tile.queries) == list(range(length))
         windows = problem.neighborhood.windows(axis)
+        largest = math.ceil(size / stride) * stride + kernel_size - 1
         for tile in found:
-            assert len(tile.keys) <= size + kernel_size - 1
-            assert tile.keys[tile.shift] == tile.queries[0]
-            assert [windows[i] for i in tile.queries] == [tile.keys[slots.start : slots.stop] for slots in tile.windows]
+            assert len(tile.keys) <= largest
+            assert tile.queries[0] in tile.keys
+            assert tile.keys[0] == windows[tile.queries[0]][0]
+            assert tile.keys[-1] == windows[tile.queries[-1]][-1]
             after = tile.queries[-1] + dilation
             if after < length:
-                assert windows[after][-1] > tile.keys[0] + dilation * (size + kernel_size - 2)
+                assert windows[after][0] > tile.keys[0] + dilation * (size - stride)
+
+
+@given(axis=long_axes(), size=st.integers(1, 50), data=st.data())
+def test_a_long_axis_is_cut_without_counting_its_tokens(axis: Axis, size: int, data: st.DataObject) -> None:
+    """Up to 10**12 tokens in a few kinds of tiles, that are as many queries; each kind's last tile fits its windows."""
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, axis[0]), st.integers(0, axis[0]))))
+    part = data.draw(st.sampled_from([range(axis[0]), range(start, stop)]))
+    queries = 0
+    for alike in alike_tiles(axis, part, size, most=2**40):
+        tile = alike.tile
+        for groups, steps in alike.distances:
+            queries += len(tile.queries) * len(groups) * len(steps)
+            last = tile.moved(groups[-1] + steps[-1])
+            first_window, last_window = window(last.queries[0], *axis), window(last.queries[-1], *axis)
+            assert (first_window[0], last_window[-1]) == (last.keys[0], last.keys[-1])
+            assert {last.queries[0] in part, last.queries[-1] in part} == {True}
+            assert len(first_window) == len(window(tile.queries[0], *axis))
+            assert alike.allows_all == (first_window == last_window)
+    assert queries == len(part)
 
 
 @pytest.mark.parametrize("dilation", [1, 4])
@@ -144,6 +175,22 @@ def test_a_long_window_does_not_make_a_large_tile() -> None:
     for ndim, length in ((1, 3000), (2, 60), (3, 15)):
         for batch in tiles.cut_into_tiles(Neighborhood((length,) * ndim, length)):
             assert len(batch.queries) <= tiles.MOST_QUERIES_PER_TILE
+
+
+def test_what_is_kept_is_bounded_in_bytes() -> None:
+    kept = ByteCache[Tensor](1000, size_of=lambda tensor: tensor.nbytes)
+    for length in (3, 5, 15, 7, 15, 16, 11, 12, 13, 14, 15, 3, 10):
+        assert len(kept.get(length, lambda: torch.zeros(length))) == length  # noqa: B023
+        assert kept.num_bytes == sum(tensor.nbytes for tensor in kept.results.values()) <= 1000
+    assert list(kept.results) == [5, 7, 16, 11, 12, 13, 14, 15, 3, 10]
+
+
+def test_a_huge_layout_is_not_kept() -> None:
+    before = tiles.KEPT.num_bytes, set(tiles.KEPT.results)
+    number = sum(len(batch.first_queries) for batch in tiles.cut_into_tiles(Neighborhood((10**7,), 3)))
+    assert number == -(-(10**7 - 2) // 16)
+    assert (tiles.KEPT.num_bytes, set(tiles.KEPT.results)) == before
+    assert tiles.KEPT.most_bytes == 64 * 2**20
 
 
 def call_in(place: str, layout: int) -> None:
