@@ -29,12 +29,11 @@ def count_flat_tiles(neighborhood: Neighborhood, query_tile: int, key_tile: int,
     Source: arXiv:2504.16922, section 3.1; arXiv:2403.04690, section 3.
     Example:
         >>> from dinat_ref.analysis.kernel_tiles import count_tiles
-        >>> image = Neighborhood((64, 64), kernel_size=16)
-        >>> count_flat_tiles(image, 64, 64).worst, count_tiles(image, (8, 8), (8, 8)).worst
-        (16, 9)
-        >>> image = Neighborhood((64, 64), kernel_size=16, stride=8)
-        >>> count_flat_tiles(image, 64, 64).worst, count_tiles(image, (8, 8), (8, 8)).worst
-        (16, 4)
+        >>> for stride in (1, 8):
+        ...     image = Neighborhood((64, 64), kernel_size=24, stride=stride)
+        ...     print(count_flat_tiles(image, 64, 64).worst, count_tiles(image, (8, 8), (8, 8)).worst)
+        24 25
+        24 9
     """
     (query_tile, *_), (key_tile, *_) = check_tiles(neighborhood, query_tile, key_tile, "static", additional_keys)
     tokens, row_length = neighborhood.num_tokens, neighborhood.layout[-1]

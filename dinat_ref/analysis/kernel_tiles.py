@@ -191,17 +191,15 @@ def worst_visit(by_axis: Sequence[Sequence[AxisTile]]) -> int:
 def full_attention_visits(
     layout: Sequence[int], query_tile: Sequence[int], key_tile: Sequence[int], additional_keys: int = 0
 ) -> int:
-    """Count the visits of full attention: every tile of queries visits every tile of keys.
+    """Count the visits of full attention: every tile of queries visits all keys, whose tiles need not know the axes.
 
     Example:
         >>> full_attention_visits((30, 48, 80), (4, 8, 8), (2, 8, 8)) // (8 * 6 * 10)
         900
     """
-    queries, keys = (
-        math.prod(-(-length // size) for length, size in zip(layout, tile, strict=True))
-        for tile in (query_tile, key_tile)
-    )
-    return queries * (keys + -(-additional_keys // math.prod(key_tile)))
+    queries = math.prod(-(-length // size) for length, size in zip(layout, query_tile, strict=True))
+    keys_per_tile = math.prod(key_tile)
+    return queries * (-(-math.prod(layout) // keys_per_tile) + -(-additional_keys // keys_per_tile))
 
 
 def end_to_end(speedup: float, share: float, full_steps: float = 0.0) -> float:

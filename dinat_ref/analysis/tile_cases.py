@@ -1,11 +1,15 @@
 """Published answers to the question how many tiles a window visits: five use cases of the paper, five layers in use.
 
 The paper's numbers are those of its simulator, end to end: ``end_to_end`` of the operator's bound, with the share of
-the run that attention has. The tile shapes of the first case are stated in the paper; the others were found by search
-among those of NATTEN's kernels, or among all small ones.
+the run that attention has. The tile shapes of the first case are stated in the paper; the others were found by search:
+they give its numbers, but may not be those that it used.
+
+The layers are those of Cosmos-Predict2 Video2World at 720p, each said there to be fully or highly block-sparse.
 """
 
 from dataclasses import dataclass
+
+from dinat_ref.neighborhood import Neighborhood
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ USE_CASES = (
         share=0.587,
         full_steps=12 / 35,
         query_tile=(2, 4, 8),
-        key_tile=(4, 4, 8),
+        key_tile=(16, 4, 1),
         flop_speedup=1.50,
         published={
             (1, 1, 1): (1.35, 1.21),
@@ -118,3 +122,14 @@ USE_CASES = (
         },
     ),
 )
+
+FRAMES = 24  # of latent video; 16 at 10 frames a second
+
+# Source: NVIDIA's repository cosmos-predict2, the layers of the 2B and 14B networks; the whole axis of time.
+PRODUCTION = {
+    "4x16, dilation 11x5": Neighborhood((FRAMES, 44, 80), (FRAMES, 4, 16), dilation=(1, 11, 5)),
+    "12x16, stride 4x1, dilation 1x5": Neighborhood((FRAMES, 44, 80), (FRAMES, 12, 16), (1, 4, 1), (1, 1, 5)),
+    "12x24, stride 4x8": Neighborhood((FRAMES, 44, 80), (FRAMES, 12, 24), (1, 4, 8)),
+    "20x40, stride 4x8": Neighborhood((FRAMES, 44, 80), (FRAMES, 20, 40), (1, 4, 8)),
+    "28x56, stride 4x8": Neighborhood((FRAMES, 44, 80), (FRAMES, 28, 56), (1, 4, 8)),
+}

@@ -147,7 +147,7 @@ def test_dynamic_tiling_is_perfect_where_tiles_divide_kernel_and_stride(key_tile
     assert count.is_perfect
     assert count.waste == 0
     assert count.worst == keys
-    assert count.speedup == pytest.approx(count.flop_speedup * math.ceil(length / key_tile) * key_tile / length)
+    assert count.speedup == pytest.approx(math.ceil(length / key_tile) / keys)  # length / kernel_size, but for the end
 
 
 @given(problems(plain=True), st.integers(1, 5), st.sampled_from(["static", "dynamic"]))
@@ -160,17 +160,28 @@ def test_laws(problem, size, tiling):
     extra = math.ceil(3 / size**problem.neighborhood.ndim)
     assert more.worst == count.worst + extra
     assert more.total == count.total + extra * count.query_tiles
-    assert more.full_visits == count.full_visits + extra * count.full_visits // math.prod(
-        math.ceil(length / size) for length in problem.layout
+    rounded = math.ceil(problem.neighborhood.num_tokens / size**problem.neighborhood.ndim)
+    assert more.full_visits == count.full_visits + extra * count.full_visits // rounded
+    assert (
+        count.speedup
+        <= count.flop_speedup * rounded * size**problem.neighborhood.ndim / problem.neighborhood.num_tokens
     )
     assert more.flop_speedup <= count.flop_speedup
     assert more.partial == count.partial
 
 
 def test_full_attention_gains_nothing():
-    count = count_tiles(Neighborhood((7, 12), (7, 12)), (4, 4), (3, 5))
+    count = count_tiles(Neighborhood((6, 12), (6, 12)), (4, 4), (3, 4))
     assert (count.speedup, count.flop_speedup, count.waste, count.is_perfect) == (1, 1, 0, True)
-    assert (count.worst, count.query_tiles) == (9, 6)
+    assert (count.worst, count.query_tiles) == (6, 6)
+
+
+def test_tiles_of_keys_that_hang_over_the_end_gain_less():
+    """Full attention of 7 x 12 tokens takes 6 tiles of 15 keys; tiles of 3 x 5 take 9, of which 5 hang over an end."""
+    count = count_tiles(Neighborhood((7, 12), (7, 12)), (4, 4), (3, 5))
+    assert (count.worst, count.full_visits // count.query_tiles) == (9, 6)
+    assert count.speedup == 6 / 9
+    assert count.is_perfect
 
 
 def test_groups_that_do_not_fill_their_tiles_cost_query_tiles():
