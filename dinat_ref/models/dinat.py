@@ -13,9 +13,9 @@ windows that span the map (the largest dilation that fits it).
 
 from torch import Tensor, nn
 
+from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.layers import initialize
-from dinat_ref.models.pretrained import Pretrained
 from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, run_levels
 
 
@@ -109,7 +109,7 @@ class DinatTrunk(nn.Module):
         return run_levels(self.pos_drop(self.patch_embed(image)), self.levels, attentions)
 
 
-class DiNAT(Pretrained, DinatTrunk):
+class DiNAT(Classifier, DinatTrunk):
     """NAT or DiNAT as a classifier with the parameter names of the original repository.
 
     Shapes:
@@ -136,11 +136,3 @@ class DiNAT(Pretrained, DinatTrunk):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = make_head(config.hidden_size, config.num_labels)
         initialize(self, config.initializer_range)
-
-    def forward_features(self, image: Tensor) -> Tensor:
-        """Compute the mean of the last map's tokens: [B, num_channels, H, W] -> [B, hidden_size]."""
-        return self.norm(self.encode(image).after[-1]).mean((1, 2))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Classify: [B, num_channels, H, W] -> [B, num_labels]."""
-        return self.head(self.forward_features(image))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
+from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.dinat import DinatTrunk
 from dinat_ref.models.layers import initialize
@@ -98,7 +99,7 @@ class DinatModel(DinatPreTrainedModel):
         return DinatModelOutput(last, pooled, hidden, weights, hidden and channels_first(hidden))
 
 
-class DinatForImageClassification(DinatPreTrainedModel):
+class DinatForImageClassification(Classifier, DinatPreTrainedModel):
     """DiNAT with a linear head; gives the loss when it is given labels.
 
     Shapes:
@@ -139,7 +140,7 @@ class DinatForImageClassification(DinatPreTrainedModel):
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classify; options as ``DinatModel.forward``."""
         stages = self.run(pixel_values, output_attentions, return_all_attentions)
-        logits = self.head(self.norm(stages.after[-1]).mean((1, 2)))  # [B, num_labels]
+        logits = self.forward_head(self.norm(stages.after[-1]))  # [B, num_labels]
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         hidden, weights = extras(self.config, stages, output_hidden_states)
         if not (self.config.return_dict if return_dict is None else return_dict):

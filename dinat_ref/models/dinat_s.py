@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.layers import initialize
-from dinat_ref.models.pretrained import Pretrained
 from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, run_levels
 
 
@@ -71,7 +71,7 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
-class DiNATs(Pretrained):
+class DiNATs(Classifier):
     """DiNAT_s as a classifier, with the parameter names of the original repository.
 
     Shapes:
@@ -90,6 +90,7 @@ class DiNATs(Pretrained):
 
     huggingface_prefix = None  # transformers has no DiNAT_s
     model_type = "dinat_s"
+    levels_name = "layers"
 
     def __init__(self, config: DinatConfig) -> None:
         """Make the parts and initialise them."""
@@ -107,11 +108,3 @@ class DiNATs(Pretrained):
     def encode(self, image: Tensor, attentions: str = "none") -> Stages:
         """Run the levels and keep what each of them computed, as ``DinatTrunk.encode``."""
         return run_levels(self.pos_drop(self.patch_embed(image)), self.layers, attentions)
-
-    def forward_features(self, image: Tensor) -> Tensor:
-        """Compute the mean of the last map's tokens: [B, num_channels, H, W] -> [B, hidden_size]."""
-        return self.norm(self.encode(image).after[-1]).mean((1, 2))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Classify: [B, num_channels, H, W] -> [B, num_labels]."""
-        return self.head(self.forward_features(image))

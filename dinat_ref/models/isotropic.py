@@ -12,14 +12,14 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from dinat_ref.models.classifier import AFTER_THE_BLOCKS, Classifier
 from dinat_ref.models.dinat_s import PatchTokenizer
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
-from dinat_ref.models.pretrained import Pretrained
 from dinat_ref.models.pyramid import Stages, make_head
 
 
-class Isotropic(Pretrained):
+class Isotropic(Classifier):
     """An isotropic NAT, DiNAT or ViT with relative positional bias, as a classifier.
 
     Shapes:
@@ -44,6 +44,7 @@ class Isotropic(Pretrained):
 
     huggingface_prefix = None  # transformers has no isotropic model
     model_type = "dinat_isotropic"
+    levels_name = "layers"
 
     def __init__(
         self,
@@ -118,13 +119,25 @@ class Isotropic(Pretrained):
             x = layer(x)
         return Stages(embeddings, (x,), (x,), tuple(weights))
 
-    def forward_features(self, image: Tensor) -> Tensor:
-        """Compute the mean of all tokens: [B, num_channels, H, W] -> [B, embed_dim]."""
-        return self.norm(self.encode(image).after[-1]).mean((1, 2))
+    def remember_classes(self, num_classes: int) -> float:
+        """Write the number of classes down where ``save_pretrained`` finds it; return a head's initial deviation."""
+        self.settings["num_labels"] = num_classes
+        return 0.02
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Classify: [B, num_channels, H, W] -> [B, num_labels]."""
-        return self.head(self.forward_features(image))
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """One map: all layers have the same resolution."""
+        return [
+            {
+                "num_chs": self.settings["embed_dim"],
+                "reduction": self.settings["patch_size"],
+                "module": self.levels_name,
+            }
+        ]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that sort parameters into groups from the image to the head, a layer each."""
+        return {"stem": r"^patch_embed", "blocks": [(r"^layers\.(\d+)", None), (r"^norm", AFTER_THE_BLOCKS)]}
 
     @classmethod
     def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:

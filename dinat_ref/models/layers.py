@@ -8,10 +8,12 @@ original repository, so its files load as they are.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.layers import NeighborhoodAttention2D
@@ -183,6 +185,7 @@ class Layer(nn.Module):
 
     gamma1: Tensor | None
     gamma2: Tensor | None
+    checkpointing: dict[str, Any] | None = None  # how to compute again in the backward pass; None: keep everything
 
     def __init__(
         self,
@@ -212,6 +215,11 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform a feature map: [B, X, Y, dim] -> [B, X, Y, dim]."""
+        if self.checkpointing is not None and self.training and torch.is_grad_enabled():
+            return checkpoint(self._transform, x, **self.checkpointing)
+        return self._transform(x)
+
+    def _transform(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(_scaled(self.attn(self.norm1(x)), self.gamma1))
         return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma2))
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dinat_ref.models.checkpointing import GradientCheckpointing
 from dinat_ref.models.checkpoints import (
     WEIGHT_FILES,
     load_checkpoint,
@@ -23,7 +24,7 @@ from dinat_ref.models.keys import to_huggingface
 from dinat_ref.models.optional import need
 
 
-class Pretrained(nn.Module):
+class Pretrained(GradientCheckpointing):
     """Gives a model class ``from_pretrained`` and ``save_pretrained``; the class takes a ``DinatConfig``.
 
     A class that takes something else says so in ``maker`` and ``write_config``.

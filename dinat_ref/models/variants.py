@@ -188,7 +188,7 @@ def create_model(
         pretrained: load the weights that come with this package. Published weights do not: load them with
             ``load_checkpoint`` or ``DinatForImageClassification.from_pretrained``.
         device, dtype: of the parameters; "meta" makes a model without memory, to count with.
-        settings: override the variant's own, e.g. kernel_size, dilations or small_input.
+        settings: override the variant's own, e.g. kernel_size, dilations, in_chans or small_input.
     Raises:
         ValueError: no such name, settings outside their limits, or pretrained without weights in this package.
         ImportError: pretrained, and the package safetensors is missing.
@@ -217,6 +217,8 @@ def _make(name: str, num_classes: int | None, pretrained: bool, settings: dict[s
         )
         raise ValueError(f"pretrained must be False: weights of {name} do not come with this package; use {where}")
     labels = {"num_labels": 1000 if num_classes is None else num_classes}
+    if "in_chans" in settings:  # timm's name
+        labels["num_channels"] = settings.pop("in_chans")
     if variant.model is Isotropic:
         return Isotropic(**{**variant.settings, **labels, **settings})
     model = variant.model(variant_config(name, **{**labels, **settings}))
