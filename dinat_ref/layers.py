@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.attention.functional import check_impl
 from dinat_ref.neighborhood import Neighborhood, smallest_layout
+from dinat_ref.rotary import check_rotary, rotate
 
 
 class NeighborhoodAttention(nn.Module):
@@ -22,14 +23,18 @@ class NeighborhoodAttention(nn.Module):
         kernel_size, stride, dilation, is_causal: as ``neighborhood_attention``.
         qkv_bias: give the qkv projection a bias.
         rpb: learn a relative positional bias.
-        attn_drop: probability of dropping an attention weight (in training; the weights are then made explicit).
+        attn_drop: probability of dropping an attention weight, in training. The weights are then made explicit, and
+            so they are, in evaluation too, where somebody watches: ``layer.attn_drop.register_forward_hook``.
         proj_drop: probability of dropping an output.
         scale: factor of the dot products; None means head_dim ** -0.5.
+        rotary: turn queries and keys by their positions instead of learning a bias: the base of the angles, e.g.
+            10000.0; None means no.
         impl: the formulation, see ``dinat_ref.attention.functional``.
         device, dtype: of the parameters.
     Raises:
-        ValueError: embed_dim is not a multiple of num_heads; when called, the input does not fit.
-    Source: Hassani et al., arXiv:2204.07143, section 3.
+        ValueError: embed_dim is not a multiple of num_heads; both rpb and rotary; when called, the input does not
+            fit.
+    Source: Hassani et al., arXiv:2204.07143, section 3; rotary: ``dinat_ref.rotary``.
     Example:
         >>> layer = NeighborhoodAttention2D(embed_dim=32, num_heads=4, kernel_size=3, dilation=2, rpb=True)
         >>> layer(torch.randn(1, 6, 7, 32)).shape
@@ -52,6 +57,7 @@ class NeighborhoodAttention(nn.Module):
         proj_drop: float = 0.0,
         *,
         scale: float | None = None,
+        rotary: float | None = None,
         impl: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -61,7 +67,12 @@ class NeighborhoodAttention(nn.Module):
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim must be a positive multiple of num_heads, got {embed_dim} and {num_heads}")
         check_impl(impl)
+        if rotary is not None:
+            check_rotary(embed_dim // num_heads, self.ndim, rotary)
+            if rpb:
+                raise ValueError("rotary takes the place of rpb: only one of them may be given")
         self.embed_dim, self.num_heads, self.scale, self.impl = embed_dim, num_heads, scale, impl
+        self.rotary = rotary
         smallest = smallest_layout(kernel_size, dilation, self.ndim)
         neighborhood = Neighborhood(smallest, kernel_size, stride, dilation, is_causal)  # checks the arguments
         self.kernel_size, self.stride = neighborhood.kernel_size, neighborhood.stride
@@ -88,19 +99,43 @@ class NeighborhoodAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, *layout, embed_dim] -> [B, *layout, embed_dim]."""
+        return self._finish(self._attend(*self._project(x), self.dilation))
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """Compute the weights that ``forward`` uses, before any are dropped: [B, *layout, num_heads, keys]."""
+        query, key, _ = self._project(x)
+        return self._weights(query, key, self.dilation)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make queries, keys and values of tokens: each [B, *layout, H, D]."""
         if x.ndim != self.ndim + 2 or x.shape[-1] != self.embed_dim:
             expected = f"[batch, {self.ndim} axes, {self.embed_dim}]"
             raise ValueError(f"input must be {expected}, got {tuple(x.shape)}")
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, *layout, 3, H, D]
-        query, key, value = qkv.unbind(-3)  # each [B, *layout, H, D]
-        where = (self.kernel_size, self.stride, self.dilation, self.is_causal)
-        if self.training and self.attn_drop.p > 0:
-            weights = neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)  # [B, *layout, H, K]
-            output = neighborhood_av(self.attn_drop(weights), value, *where)
-        else:
-            attended = neighborhood_attention(query, key, value, *where, self.scale, rpb=self.rpb, impl=self.impl)
-            assert isinstance(attended, Tensor)
-            output = attended
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        if self.rotary is not None:
+            query, key = rotate(query, self.rotary), rotate(key, self.rotary)
+        return query, key, value
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, dilation: tuple[int, ...]) -> Tensor:
+        """Attend in one call; with the weights made explicit where some are dropped or a hook wants to see them."""
+        if (self.training and self.attn_drop.p > 0) or self.attn_drop._forward_hooks:
+            return self._sum(self.attn_drop(self._weights(query, key, dilation)), value, dilation)
+        where = (self.kernel_size, self.stride, dilation, self.is_causal)
+        output = neighborhood_attention(query, key, value, *where, self.scale, rpb=self.rpb, impl=self.impl)
+        assert isinstance(output, Tensor)
+        return output
+
+    def _weights(self, query: Tensor, key: Tensor, dilation: tuple[int, ...]) -> Tensor:
+        """Compute the softmax weights: [B, *layout, H, K]."""
+        where = (self.kernel_size, self.stride, dilation, self.is_causal)
+        return neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)
+
+    def _sum(self, weights: Tensor, value: Tensor, dilation: tuple[int, ...]) -> Tensor:
+        """Sum the values with their weights: [B, *layout, H, D]."""
+        return neighborhood_av(weights, value, self.kernel_size, self.stride, dilation, self.is_causal)
+
+    def _finish(self, output: Tensor) -> Tensor:
+        """Project back: [B, *layout, H, D] -> [B, *layout, embed_dim]."""
         return self.proj_drop(self.proj(output.flatten(-2)))
 
     def extra_repr(self) -> str:
@@ -109,7 +144,8 @@ class NeighborhoodAttention(nn.Module):
         for name, default in (("stride", 1), ("dilation", 1), ("is_causal", False)):
             if any(value != default for value in getattr(self, name)):
                 text += f", {name}={getattr(self, name)}"
-        return text + f", rpb={self.rpb is not None}" + (f", impl={self.impl!r}" if self.impl != "auto" else "")
+        position = f"rpb={self.rpb is not None}" if self.rotary is None else f"rotary={self.rotary}"
+        return f"{text}, {position}" + (f", impl={self.impl!r}" if self.impl != "auto" else "")
 
 
 class NeighborhoodAttention1D(NeighborhoodAttention):

@@ -22,6 +22,7 @@ FLOORS = [
     {"window"},
     {"neighborhood"},
     {"attention"},
+    {"rotary"},
     {"layers"},
     {"dinat_ref"},  # the package itself offers the names of the floors below
     {"models"},

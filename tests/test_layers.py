@@ -15,6 +15,7 @@ from dinat_ref import (
     NeighborhoodAttention3D,
     neighborhood_attention,
 )
+from dinat_ref.rotary import rotate
 from tests.strategies import IMPLS
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -154,6 +155,32 @@ def test_attention_dropout_drops_weights_not_outputs() -> None:
     assert_close(output, output[..., :1].expand_as(output), **EXACT)
 
 
+@every_ndim
+def test_a_hook_of_the_dropout_sees_the_weights_in_evaluation_too(ndim: int) -> None:
+    layer, x = made(ndim, attn_drop=0.5).eval(), tokens(ndim)
+    expected, seen = layer(x), []
+    handle = layer.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert_close(layer(x), expected, **EXACT)
+    (weights,) = seen
+    assert_close(weights, layer.attention_weights(x), rtol=0, atol=0)
+    assert_close(weights.sum(-1), torch.ones(weights.shape[:-1], dtype=torch.float64), **EXACT)
+    handle.remove()
+    layer(x)
+    assert len(seen) == 1
+
+
+@every_ndim
+def test_rotary_layers_are_the_operator_between_turned_projections(ndim: int) -> None:
+    layer, x = made(ndim, rpb=False, rotary=100.0, num_heads=1 if ndim == 3 else 2), tokens(ndim)
+    assert layer.rpb is None
+    assert set(layer.state_dict()) == {"qkv.weight", "qkv.bias", "proj.weight", "proj.bias"}
+    query, key, value = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).unbind(-3)
+    attended = neighborhood_attention(rotate(query, 100.0), rotate(key, 100.0), value, **SIZES[ndim], impl="loops")
+    assert isinstance(attended, torch.Tensor)
+    assert_close(layer(x), layer.proj(attended.flatten(-2)), **EXACT)
+    assert "rotary=100.0" in layer.extra_repr()
+
+
 def test_output_dropout() -> None:
     layer, x = made(proj_drop=0.5), tokens()
     expected = made()(x)
@@ -207,6 +234,12 @@ def test_compiles() -> None:
         ({"kernel_size": (3, -1)}, "kernel_size on axis 1 must be at least 1, got -1"),
         ({"stride": (1, 3)}, "stride on axis 1 must be at most kernel_size, got 3 > 2"),
         ({"dilation": (0, 1)}, "dilation on axis 0 must be at least 1, got 0"),
+        ({"rotary": 100.0}, "rotary takes the place of rpb"),
+        ({"rpb": False, "rotary": 0.0}, "rotary must be above 0, the base of the angles, got 0.0"),
+        (
+            {"rpb": False, "rotary": 9.0, "num_heads": 6},
+            "head_dim must be at least 4, a pair of channels for each axis",
+        ),
         ({"impl": "fast"}, "impl must be 'auto' or one of"),
     ],
 )

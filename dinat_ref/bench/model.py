@@ -19,12 +19,12 @@ def without_attention() -> Iterator[None]:
     """Let every model's attention return its values, inside the block.
 
     Example:
-        >>> from dinat_ref.models import layers
+        >>> from dinat_ref import layers
         >>> with without_attention():
         ...     layers.neighborhood_attention(1, 2, 3, kernel_size=7)
         3
     """
-    from dinat_ref.models import layers
+    from dinat_ref import layers
 
     def hand_through(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
         return value

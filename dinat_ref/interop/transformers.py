@@ -117,6 +117,8 @@ def _forward(
         attended = neighborhood_attention(query, key, value, **where, rpb=self.rpb)
         assert isinstance(attended, Tensor)
         return (attended.flatten(-2),)
-    weights = self.dropout(neighborhood_weights(query, key, **where, rpb=self.rpb))  # [B, X, Y, H, K]
-    output = neighborhood_av(weights, value, **where).flatten(-2)
-    return (output, weights.movedim(-2, 1)) if output_attentions else (output,)  # weights [B, H, X, Y, K]
+    weights = self.dropout(neighborhood_weights(query, key, **where, rpb=self.rpb)).movedim(-2, 1)  # [B, H, X, Y, K]
+    output = neighborhood_av(weights.movedim(1, -2), value, **where).flatten(
+        -2
+    )  # through what is shown: it has gradients
+    return (output, weights) if output_attentions else (output,)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.dinat_model import DinatPreTrainedModel
 from dinat_ref.models.layers import initialize
-from dinat_ref.models.outputs import BackboneOutput, attention_maps, channels_first
+from dinat_ref.models.outputs import BackboneOutput, channels_first
 
 
 class DinatBackbone(DinatPreTrainedModel):
@@ -64,7 +64,7 @@ class DinatBackbone(DinatPreTrainedModel):
         features = channels_first(tuple(self.get_submodule(norm_name(i))(maps[i]) for i in self.out_indices))
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden = maps if wanted else None
-        weights = attention_maps(stages.attentions) or None
+        weights = stages.attentions or None
         if not (self.config.return_dict if return_dict is None else return_dict):
             return (features,) if hidden is None else (features, hidden)
         return BackboneOutput(features, hidden, weights)

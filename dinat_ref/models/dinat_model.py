@@ -16,7 +16,6 @@ from dinat_ref.models.layers import initialize
 from dinat_ref.models.outputs import (
     DinatModelOutput,
     ImageClassifierOutput,
-    attention_maps,
     channels_first,
 )
 from dinat_ref.models.pretrained import Pretrained
@@ -165,7 +164,7 @@ def extras(
     """
     wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
     hidden = (stages.embeddings, *stages.after) if wanted else None
-    return hidden, attention_maps(stages.attentions) or None
+    return hidden, stages.attentions or None
 
 
 def classification_loss(logits: Tensor, labels: Tensor, config: DinatConfig) -> Tensor:

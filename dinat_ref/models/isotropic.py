@@ -115,8 +115,10 @@ class Isotropic(Classifier):
         for number, layer in enumerate(self.layers, start=1):
             assert isinstance(layer, Layer)
             if attentions == "all" or (attentions == "last" and number == len(self.layers)):
-                weights.append(layer.attention_weights(x))
-            x = layer(x)
+                x, of_layer = layer.with_weights(x)
+                weights.append(of_layer)
+            else:
+                x = layer(x)
         return Stages(embeddings, (x,), (x,), tuple(weights))
 
     def remember_classes(self, num_classes: int) -> float:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.layers import NeighborhoodAttention2D
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "swish": nn.SiLU}
@@ -72,26 +71,25 @@ class WindowAttention(NeighborhoodAttention2D):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, X, Y, embed_dim] -> [B, X, Y, embed_dim]."""
-        query, key, value, dilation = self._project(x)
-        if self.training and self.attn_drop.p > 0:
-            weights = neighborhood_weights(query, key, self.kernel_size, dilation=dilation, rpb=self.rpb)
-            output = neighborhood_av(self.attn_drop(weights), value, self.kernel_size, dilation=dilation)
-        else:
-            attended = neighborhood_attention(
-                query, key, value, self.kernel_size, dilation=dilation, rpb=self.rpb, impl=self.impl
-            )
-            assert isinstance(attended, Tensor)
-            output = attended
-        output = output[:, : x.shape[1], : x.shape[2]]  # drop padded tokens
-        return self.proj_drop(self.proj(output.flatten(-2)))
+        padded, dilation = self._fit(x)
+        return self._finish(_cropped(self._attend(*self._project(padded), dilation), x))
+
+    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend through weights that are returned, too: [B, heads, X', Y', kx * ky], padded tokens included."""
+        padded, dilation = self._fit(x)
+        query, key, value = self._project(padded)
+        weights = self.attn_drop(self._weights(query, key, dilation)).movedim(-2, 1)  # as transformers shows them
+        output = self._sum(weights.movedim(1, -2), value, dilation)
+        return self._finish(_cropped(output, x)), weights
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """Compute the weights that ``forward`` uses: [B, X', Y', heads, kx * ky], padded tokens included."""
-        query, key, _, dilation = self._project(x)
-        return neighborhood_weights(query, key, self.kernel_size, dilation=dilation, rpb=self.rpb)
+        padded, dilation = self._fit(x)
+        query, key, _ = self._project(padded)
+        return self._weights(query, key, dilation)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
-        """Make the map and the window fit each other: query, key, value [B, X', Y', H, D], and the dilation."""
+    def _fit(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Make the map and the window fit each other: the map [B, X', Y', C], and the dilation."""
         layout, dilation = x.shape[1:3], self.dilation
         if self.small_input == "clamp":
             limits = [max(length // size, 1) for length, size in zip(layout, self.kernel_size, strict=True)]
@@ -101,8 +99,12 @@ class WindowAttention(NeighborhoodAttention2D):
             rows, columns = (max(length, least) - length for length, least in zip(layout, reach, strict=True))
             if rows or columns:
                 x = pad(x, (0, 0, 0, columns, 0, rows))  # [B, X', Y', C]
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # each [B, X', Y', H, D]
-        return query, key, value, dilation
+        return x, dilation
+
+
+def _cropped(output: Tensor, x: Tensor) -> Tensor:
+    """Drop padded tokens: [B, X', Y', ...] -> [B, X, Y, ...]."""
+    return output[:, : x.shape[1], : x.shape[2]]
 
 
 class DropPath(nn.Module):
@@ -219,13 +221,22 @@ class Layer(nn.Module):
             return checkpoint(self._transform, x, **self.checkpointing)
         return self._transform(x)
 
-    def _transform(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(_scaled(self.attn(self.norm1(x)), self.gamma1))
-        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma2))
+    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform a feature map, and return the attention weights that did it: [B, heads, X', Y', kx * ky]."""
+        attended, weights = self.attn.with_weights(self.norm1(x))
+        return self._add(x, attended), weights
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """Compute the attention weights for the layer's input: [B, X', Y', heads, kx * ky]."""
         return self.attn.attention_weights(self.norm1(x))
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return self._add(x, self.attn(self.norm1(x)))
+
+    def _add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add both branches to what came in: [B, X, Y, dim]."""
+        x = x + self.drop_path(_scaled(attended, self.gamma1))
+        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma2))
 
 
 def _scaled(branch: Tensor, gamma: Tensor | None) -> Tensor:

@@ -140,20 +140,6 @@ for _output in (DinatModelOutput, ImageClassifierOutput, BackboneOutput):
     torch.export.register_dataclass(_output, serialized_type_name=f"dinat_ref.{_output.__name__}")
 
 
-def attention_maps(attentions: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Bring attention weights into the order that transformers shows: heads first.
-
-    Shapes:
-        attentions: [B, X, Y, heads, K] each
-        return: [B, heads, X, Y, K] each
-    Source: transformers' Dinat.
-    Example:
-        >>> attention_maps((torch.zeros(1, 5, 7, 2, 9),))[0].shape
-        torch.Size([1, 2, 5, 7, 9])
-    """
-    return tuple(weights.permute(0, 3, 1, 2, 4) for weights in attentions)
-
-
 def channels_first(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Bring feature maps into the order of convolutions.
 

@@ -17,7 +17,7 @@ class Stages:
         embeddings: [B, H/4, W/4, C]
         before: one map per level, as its last layer left it
         after: the same maps, downsampled where the level ends in a downsampler
-        attentions: [B, X', Y', heads, K] of the layers that were asked for
+        attentions: [B, heads, X', Y', K] of the layers that were asked for
     Source: Hassani et al., arXiv:2204.07143, figure 4.
     Example:
         >>> import torch
@@ -62,13 +62,15 @@ class Level(nn.Module):
         return x, x if self.downsample is None else self.downsample(x)
 
     def with_attentions(self, x: Tensor, every_layer: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Run the layers and compute the attention weights of every layer, or of the last one alone."""
+        """Run the layers and keep the attention weights of every layer, or of the last one alone."""
         attentions = []
         for number, layer in enumerate(self.blocks, start=1):
             assert isinstance(layer, Layer)
             if every_layer or number == len(self.blocks):
-                attentions.append(layer.attention_weights(x))
-            x = layer(x)
+                x, weights = layer.with_weights(x)
+                attentions.append(weights)
+            else:
+                x = layer(x)
         return x, x if self.downsample is None else self.downsample(x), tuple(attentions)
 
 
@@ -128,7 +130,7 @@ def run_levels(x: Tensor, levels: nn.ModuleList, attentions: str = "none") -> St
         >>> import torch
         >>> stages = run_levels(torch.randn(1, 6, 8, 32), nn.ModuleList([Level([Layer(32, 1, 3)], None)]), "last")
         >>> stages.attentions[0].shape
-        torch.Size([1, 6, 8, 1, 9])
+        torch.Size([1, 1, 6, 8, 9])
     """
     if attentions not in ("none", "last", "all"):
         raise ValueError(f"attentions must be 'none', 'last' or 'all', got {attentions!r}")

@@ -95,6 +95,12 @@ def test_weights_are_made_only_for_who_asks_and_for_dropout(monkeypatch, rate):
     assert len(calls) == (5 if rate == 0 else 10)
 
 
+def test_gradients_reach_the_attentions_that_are_shown():
+    output = theirs()(image(), output_attentions=True)
+    for gradient in torch.autograd.grad(output.logits[:, 2].sum(), output.attentions):
+        assert gradient.abs().max() > 0
+
+
 def test_dropped_weights_are_those_that_are_shown():
     layer = theirs(attention_probs_dropout_prob=0.5).dinat.encoder.levels[0].layers[1].attention.self.train()
     x = image(seed=3).new_zeros(1, 9, 10, 12).normal_(generator=torch.Generator().manual_seed(4))

@@ -112,7 +112,7 @@ def test_stages_of_every_family():
             every, last = (model.eval().encode(image(height=64, width=96), which) for which in ("all", "last"))
         assert len(every.attentions) == count
         assert len(last.attentions) == len(last.before) == len(last.after)
-        assert_close(every.attentions[-1], last.attentions[-1], **EXACT)
+        assert_close(every.attentions[-1], last.attentions[-1], **CLOSE)  # layers that keep weights round otherwise
         with pytest.raises(ValueError, match="attentions must be 'none', 'last' or 'all', got 'first'"):
             model.encode(image(), "first")
 
