@@ -1,7 +1,6 @@
 """The command ``dinat-ref classify``: photographs in, classes and their probabilities out."""
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dinat_ref.command import CommandError, show_progress
-from dinat_ref.models import DinatConfig, DinatForImageClassification, create_model, load_checkpoint, read_checkpoint
+from dinat_ref.command import CommandError, check_writable, printable, show_progress
+from dinat_ref.models import DinatForImageClassification, DiNATs, Isotropic, create_model, load_checkpoint
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.keys import to_original
 from dinat_ref.models.outputs import ImageClassifierOutput
+from dinat_ref.models.photo import check_photo, open_photo
 from dinat_ref.models.preprocess import to_photo
+from dinat_ref.models.pretrained import Pretrained
+from dinat_ref.models.schema import LONGEST_SIDE
 from dinat_ref.models.variants import find_variant
+from dinat_ref.models.weight_files import find_weights, read_content, weights_folder
+from dinat_ref.models.wrappers import AVERAGES
+from dinat_ref.outside import brief, parse_json, read_json, read_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   dinat-ref classify cat.jpg --model dinat_mini --weights dinat_mini_in1k_224.pth --labels imagenet.txt
   dinat-ref classify a.jpg b.jpg --weights folder-with-config-and-weights --top 3
+  dinat-ref classify cat.jpg --weights runs/photos                          the last checkpoint of a training run
   dinat-ref classify cat.jpg --model nat_tiny --preprocess crop --attention attention.png
 """
 
@@ -39,7 +45,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a photograph: .jpg, .png, whatever Pillow reads")
     parser.add_argument("--model", help="a published model, e.g. dinat_base (default dinat_mini, or the folder's)")
-    parser.add_argument("--weights", help="a .pth, .bin or .safetensors file, or a folder with config.json and weights")
+    parser.add_argument(
+        "--weights", help="a .pth, .bin or .safetensors file, a folder with config.json and weights, or a training run"
+    )
+    parser.add_argument(
+        "--no-ema",
+        action="store_true",
+        help="where a file holds both, take the weights in training, not their moving average",
+    )
     parser.add_argument("--labels", help="class names, one a line, or a JSON list or object")
     parser.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
     parser.add_argument("--size", type=int, help="pixels of a side (default: the model's own, 224 or 384)")
@@ -58,80 +71,101 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an image, a model, weights or labels that cannot be used.
     Example:
-        >>> run(argparse.Namespace(images=["no-such.jpg"], top=1, attention=None))
+        >>> run(argparse.Namespace(images=["no-such.jpg"], top=1, size=None, attention=None))
         Traceback (most recent call last):
         dinat_ref.command.CommandError: image not found: no-such.jpg
     """
-    if args.top < 1:
-        raise CommandError(f"--top must be at least 1, got {args.top}")
-    if args.attention and len(args.images) > 1:
-        raise CommandError(f"--attention draws one image, got {len(args.images)}")
-    if args.attention and Path(args.attention).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise CommandError(f"--attention must be a .png, .svg or .pdf file, got {args.attention}")
-    photos = [_read_image(path) for path in args.images]
+    _check(args)
     model, processor, labels = _model(args)
-    if args.size is not None and args.size < 32:
-        raise CommandError(f"--size must be at least 32, got {args.size}")
     if not args.weights:
         print("No --weights: the model is random, and so are these classes.")
-    for path, photo in zip(args.images, photos, strict=True):
-        image = processor(photo)
+    for path in args.images:
         show_progress(f"classifying {path}")
+        image = processor(_read_image(path))
         probabilities = _probabilities(model, image)
         show_progress("")
-        print(path)
+        print(printable(path))
         values, numbers = probabilities.topk(min(args.top, len(probabilities)))
         for probability, number in zip(values.tolist(), numbers.tolist(), strict=True):
-            print(f"  {probability:7.2%}  {labels.get(number, f'class {number}')}")
+            print(f"  {probability:7.2%}  {printable(labels.get(number, f'class {number}'))}")
     if args.attention:
         _draw_attention(model, image, args.attention)
-        print(f"wrote {args.attention}")
+        print(f"wrote {printable(args.attention)}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Check what can be checked before any work."""
+    if args.top < 1:
+        raise CommandError(f"--top must be at least 1, got {args.top}")
+    if args.size is not None and not 32 <= args.size <= LONGEST_SIDE:
+        limit = "at least 32" if args.size < 32 else f"at most {LONGEST_SIDE}"
+        raise CommandError(f"--size must be {limit}, got {args.size}")
+    if args.attention:
+        if len(args.images) > 1:
+            raise CommandError(f"--attention draws one image, got {len(args.images)}")
+        if Path(args.attention).suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise CommandError(f"--attention must be a .png, .svg or .pdf file, got {args.attention}")
+        check_writable(args.attention)
+    for path in args.images:
+        try:
+            check_photo(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise CommandError(error) from None
 
 
 def _read_image(path: str) -> "Image":
     """Read a photograph completely, or say in one line why not."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not Path(path).is_file():
-        raise CommandError(f"image not found: {path}")
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
-        raise CommandError(f"not an image, or a damaged one: {path}") from None
+        return open_photo(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise CommandError(error) from None
 
 
 def _model(args: argparse.Namespace) -> tuple[nn.Module, ImageProcessor, dict[int, str]]:
     """Make the model: with its weights, the way it wants its photographs, and the names of its classes."""
     try:
-        if args.weights and args.model is None and (Path(args.weights) / "config.json").is_file():
-            return _from_folder(args)
+        if args.weights and args.model is None:
+            folder = weights_folder(Path(args.weights))
+            if (folder / "config.json").is_file():
+                return _from_folder(folder, args)
         name = args.model or "dinat_mini"
         variant = find_variant(name)
-        state = to_original(read_checkpoint(args.weights)) if args.weights else None
-        if state is not None and "head.weight" not in state:
-            raise CommandError(f"{args.weights} has no classifier: it lacks head.weight")
         torch.manual_seed(0)
-        model = create_model(name, num_classes=1000 if state is None else state["head.weight"].shape[0]).eval()
-        if state is not None:
-            load_checkpoint(model, state)
-        num_classes = 1000 if state is None else len(state["head.weight"])
+        if not args.weights:
+            model, num_classes = create_model(name).eval(), 1000
+        else:
+            model, num_classes = _with_weights(name, args.weights, ema=not args.no_ema)
         processor = ImageProcessor(size=variant.image_size)
         return model, _asked_for(processor, args), _read_labels(args.labels, num_classes)
     except (ValueError, OSError, ImportError, TypeError) as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(error) from None
 
 
-def _from_folder(args: argparse.Namespace) -> tuple[nn.Module, ImageProcessor, dict[int, str]]:
+def _with_weights(name: str, path: str, ema: bool) -> tuple[nn.Module, int]:
+    """Make a published model with the weights of a file, and with as many classes as that has."""
+    found, taken = find_weights(read_content(path), ema, f"{path}: ")
+    if taken.split(".")[-1] in AVERAGES:
+        print(f"took {taken} of {printable(path)}: the moving average (--no-ema takes the weights in training)")
+    state = to_original(found)
+    if "head.weight" not in state:
+        raise CommandError(f"{path} has no classifier: it lacks head.weight")
+    num_classes = len(state["head.weight"])
+    model = create_model(name, num_classes=num_classes).eval()
+    load_checkpoint(model, state)
+    return model, num_classes
+
+
+def _from_folder(folder: Path, args: argparse.Namespace) -> tuple[nn.Module, ImageProcessor, dict[int, str]]:
     """Make the model that a folder describes; its classes have the names of its configuration."""
-    model = DinatForImageClassification.from_pretrained(args.weights)
-    config: DinatConfig = model.config
-    if not config.num_labels:
-        raise CommandError(f"{args.weights} has no classifier: it has no classes")
-    labels = config.id2label or {}
+    classes: dict[str, type[Pretrained]] = {Isotropic.model_type: Isotropic, DiNATs.model_type: DiNATs}
+    kind = str(read_json(folder / "config.json").get("model_type"))
+    model = classes.get(kind, DinatForImageClassification).from_pretrained(folder)
+    if not isinstance(model.head, nn.Linear):
+        raise CommandError(f"{folder} has no classifier: it has no classes")
+    labels = {} if isinstance(model, Isotropic) else model.config.id2label or {}
     if args.labels:
-        labels = _read_labels(args.labels, config.num_labels)
+        labels = _read_labels(args.labels, model.head.out_features)
     return model, _asked_for(model.image_processor or ImageProcessor(), args), labels
 
 
@@ -150,20 +184,24 @@ def _read_labels(path: str | None, num_classes: int) -> dict[int, str]:
     if path is None:
         return {}
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise CommandError(f"cannot read labels: {path}") from None
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f"cannot read labels: {path}: {reason}") from None
     try:
-        names = json.loads(text)
+        names = parse_json(text)
     except ValueError:
         names = text.splitlines()
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(str(number).isdigit() for number in names):
+    if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         raise CommandError(f"labels must be lines, a JSON list, or a JSON object from numbers to names: {path}")
+    if any(not isinstance(name, str) for name in names.values()):
+        wrong = next(name for name in names.values() if not isinstance(name, str))
+        raise CommandError(f"labels must be text, got {brief(wrong)}: {path}")
     if len(names) != num_classes:
         raise CommandError(f"{path} must name {num_classes} classes, got {len(names)}")
-    return {int(number): str(name) for number, name in names.items()}
+    return {int(number): name for number, name in names.items()}
 
 
 def _probabilities(model: nn.Module, image: Tensor) -> Tensor:
@@ -172,7 +210,7 @@ def _probabilities(model: nn.Module, image: Tensor) -> Tensor:
         with torch.no_grad():
             output = model(image)
     except ValueError as error:  # e.g. a size that full attention was not made for
-        raise CommandError(str(error)) from None
+        raise CommandError(error) from None
     logits: Tensor = output["logits"] if isinstance(output, ImageClassifierOutput) else output  # [1, num_classes]
     return logits.softmax(-1)[0]
 
@@ -186,7 +224,7 @@ def _draw_attention(model: nn.Module, image: Tensor, path: str) -> None:
     try:
         layers = model_attention(model, image)
     except ValueError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(error) from None
     levels: dict[tuple[int, ...], LayerAttention] = {layer.neighborhood.layout: layer for layer in layers}  # the last
     figure, grid = new_figure(1, len(levels), size=(3.2 * len(levels), 3.2))
     for axes, layer in zip(grid[0], levels.values(), strict=True):

@@ -115,7 +115,9 @@ def test_bad_weights_and_models(capsys, tmp_path, picture, folder):
     )
     assert refused(capsys, picture, "--weights", "nothing.pth") == "no such checkpoint: nothing.pth"
     (tmp_path / "text.pth").write_text("no checkpoint")
-    assert "is refused: it is damaged, or a pickle" in refused(capsys, picture, "--weights", str(tmp_path / "text.pth"))
+    assert "it is damaged, or no file of torch.save" in refused(
+        capsys, picture, "--weights", str(tmp_path / "text.pth")
+    )
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     assert refused(capsys, picture, "--weights", str(tmp_path / "empty.pth")).endswith("holds no tensors by name")
     misfit = refused(capsys, picture, "--model", "nat_isotropic_small", "--weights", str(path / "pytorch_model.bin"))

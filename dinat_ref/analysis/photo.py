@@ -15,32 +15,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dinat_ref.models.photo import open_photo
+
+LONGEST_SIDE = 4096  # more pixels are averaged: nothing here looks at so many
+
 
 def load_photo(path: Path | str | None = None) -> Tensor:
     """Read a photograph; without a path, the portrait of Grace Hopper that matplotlib ships.
 
     Shapes:
-        return: float32 [X, Y, 3], red, green and blue in 0 .. 1
+        return: float32 [X, Y, 3], red, green and blue in 0 .. 1, upright; the longer side has at most 4096 pixels
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image.
+        ValueError: the file is no image, or one with more pixels than can be meant.
     Source: the portrait is in the public domain (U.S. Navy).
     Example:
         >>> load_photo().shape
         torch.Size([600, 512, 3])
     """
     from matplotlib import get_data_path
-    from PIL import Image, UnidentifiedImageError
 
     path = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg" if path is None else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"image not found: {path}")
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"not an image: {path}") from error
-    return torch.from_numpy(pixels)
+    image = open_photo(path)
+    image = image.reduce(-(-max(image.size) // LONGEST_SIDE))  # by a whole number of pixels, mostly 1
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
 
 
 def patch_operands(image: Tensor, patch_size: int = 3, strength: float = 0.25) -> tuple[Tensor, Tensor]:

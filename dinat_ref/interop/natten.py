@@ -41,8 +41,7 @@ def is_natten_installed() -> bool:
         >>> isinstance(is_natten_installed(), bool)
         True
     """
-    spec = None if is_stand_in("natten") else importlib.util.find_spec("natten")
-    return spec is not None and not hasattr(spec.loader, "stands_in")  # natten_startup's, which waits to be imported
+    return not is_stand_in("natten") and importlib.util.find_spec("natten") is not None
 
 
 def offered(version: str) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,5 @@
-"""Reading and writing checkpoints: safely, strictly, in any spelling.
+"""Loading weights into a model: strictly, in any spelling, out of whatever training code put around them."""
 
-A checkpoint is a file (.safetensors; .pth, .pt or .bin, which are pickles) or a folder with ``model.safetensors`` or
-``pytorch_model.bin``, whole or in shards with an index. Pickles are opened with ``weights_only=True``: one that holds
-anything but tensors is refused, and nothing in it runs.
-"""
-
-import json
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,27 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dinat_ref.command import whole_file
-from dinat_ref.models.keys import State, to_original
-from dinat_ref.models.optional import need
+from dinat_ref.models.keys import to_original
 from dinat_ref.models.rpb import fit_bias_tables
-
-WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")  # where training code keeps a model's state
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, is refused, or does not fit its model.
-
-    Example:
-        >>> issubclass(CheckpointError, ValueError)
-        True
-    """
+from dinat_ref.models.weight_files import CheckpointError, find_weights, read_content
+from dinat_ref.models.wrappers import describe_layout
 
 
 @dataclass(frozen=True)
@@ -45,6 +21,8 @@ class LoadReport:
 
     Shapes:
         misshapen: "name: shape in the checkpoint, shape in the model"
+    Args:
+        taken: where the weights were in what the file held: "" at the top, or e.g. "state_dict_ema".
     Example:
         >>> LoadReport(missing=("head.bias",), unexpected=(), misshapen=()).missing
         ('head.bias',)
@@ -53,68 +31,18 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshapen: tuple[str, ...]
-
-
-def read_checkpoint(path: Path | str) -> State:
-    """Read the tensors of a checkpoint, file or folder, with the names they have.
-
-    Shapes:
-        return: tensors by name, on the CPU
-    Raises:
-        FileNotFoundError: no such file, or a folder without weights.
-        CheckpointError: the file is damaged, is refused, or holds no tensors.
-        ImportError: a .safetensors file, and the package safetensors is missing.
-    Source: formats of PyTorch and safetensors; index files of transformers.
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     torch.save({"state_dict": {"backbone.norm0.bias": torch.zeros(2)}}, f"{folder}/mask_rcnn.pth")
-        ...     read_checkpoint(f"{folder}/mask_rcnn.pth")
-        {'backbone.norm0.bias': tensor([0., 0.])}
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
-        if not found:
-            raise FileNotFoundError(f"no weights in {path}: none of {', '.join(WEIGHT_FILES)}")
-        path = found[0]
-    if not path.is_file():
-        raise FileNotFoundError(f"no such checkpoint: {path}")
-    if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-
-
-def write_checkpoint(path: Path | str, state: Mapping[str, Tensor]) -> None:
-    """Write tensors to a .safetensors file that transformers reads: the whole file, or none.
-
-    Shapes:
-        state: tensors by name
-    Raises:
-        CommandError: the folder cannot be written.
-        ImportError: the package safetensors is missing.
-    Source: the format of safetensors; its metadata as transformers expects it.
-    Example:
-        >>> import importlib.util
-        >>> import tempfile
-        >>> if importlib.util.find_spec("safetensors"):
-        ...     with tempfile.TemporaryDirectory() as folder:
-        ...         write_checkpoint(f"{folder}/model.safetensors", {"bias": torch.zeros(2)})
-        ...         assert list(read_checkpoint(folder)) == ["bias"]
-    """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    safetensors = need("safetensors.torch", "hub")
-    with whole_file(path) as temporary:
-        safetensors.save_file(contiguous, str(temporary), metadata={"format": "pt"})
+    taken: str = ""
 
 
 def load_checkpoint(
     model: nn.Module,
-    source: Path | str | Mapping[str, Tensor],
+    source: Path | str | Mapping[str, Any],
     *,
     strict: bool = True,
     ignore_mismatched_sizes: bool = False,
     resize_rpb: bool = False,
+    ema: bool = True,
+    check_numbers: bool = True,
 ) -> LoadReport:
     """Load a checkpoint into a model of this package, in whatever spelling it is.
 
@@ -122,27 +50,30 @@ def load_checkpoint(
     as the LayerNorms of stages it does not return, and keeps its own where the checkpoint has none.
 
     Shapes:
-        source: a path as ``read_checkpoint``, or tensors by name
+        source: a path as ``read_checkpoint``, or what it holds: tensors by name, in dictionaries of training code
     Args:
         strict: raise unless every parameter is in the checkpoint, with its shape, and nothing else is; without it
             a warning lists what does not fit.
         ignore_mismatched_sizes: with strict, too, only warn of parameters that have another shape in the checkpoint.
         resize_rpb: bring bias tables of another kernel size to the model's by bicubic interpolation.
+        ema: take the moving average of the weights where the source has it beside the weights in training.
+        check_numbers: raise unless all weights are finite floating point numbers; without it they are converted.
     Returns:
-        What did not fit: with strict, no more than a backbone's own LayerNorms.
+        What did not fit, with strict no more than a backbone's own LayerNorms, and which weights were taken.
     Raises:
-        FileNotFoundError, ImportError: as ``read_checkpoint``.
+        FileNotFoundError: as ``read_checkpoint``.
         CheckpointError: as ``read_checkpoint``; with strict, a checkpoint that does not fit.
     Source: spellings: ``dinat_ref.models.keys``.
     Example:
         >>> from dinat_ref.models import create_model
         >>> narrow = create_model("dinat_mini", num_classes=10, embed_dim=32, num_heads=[1, 2, 4, 8])
         >>> load_checkpoint(narrow, narrow.state_dict())
-        LoadReport(missing=(), unexpected=(), misshapen=())
+        LoadReport(missing=(), unexpected=(), misshapen=(), taken='')
     """
-    state = read_checkpoint(source) if isinstance(source, (str, Path)) else source
+    content = read_content(source) if isinstance(source, (str, Path)) else source
+    found, taken = find_weights(content, ema, "" if isinstance(source, Mapping) else f"{source}: ")
     try:
-        state = to_original(state)
+        state = to_original(found)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     wanted = model.state_dict()
@@ -156,14 +87,18 @@ def load_checkpoint(
         missing=tuple(name for name in wanted if name not in state),
         unexpected=tuple(name for name in state if name not in wanted),
         misshapen=tuple(f"{name}: {tuple(state[name].shape)}, {tuple(wanted[name].shape)}" for name in misshapen),
+        taken=taken,
     )
     missing = [name for name in report.missing if not _is_stage_norm(name)]  # its writer returned other stages, or none
     ill_fitting = missing or report.unexpected
     if strict and (ill_fitting or (report.misshapen and not ignore_mismatched_sizes)):
-        raise CheckpointError(_describe(report))
+        raise CheckpointError(_describe(report) + _compare_layouts(state, wanted))
     if ill_fitting or report.misshapen:
         warnings.warn(_describe(report), stacklevel=2)
-    model.load_state_dict({name: state[name] for name in shared if name not in misshapen}, strict=False)
+    fitting = {name: state[name] for name in shared if name not in misshapen}
+    if check_numbers:
+        _check_numbers(fitting)
+    model.load_state_dict(fitting, strict=False)
     return report
 
 
@@ -194,67 +129,17 @@ def _describe(report: LoadReport) -> str:
     return "the checkpoint does not fit the model; " + "; ".join(parts) + hint
 
 
-def _read_pickle(path: Path) -> State:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        why = "it is damaged, or a pickle that holds more than tensors; nothing in it was run"
-        raise CheckpointError(f"{path} is refused: {why}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read as a PyTorch file: {reason}") from None
-    return _tensors_of(content, path)
+def _compare_layouts(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Where the names are of another layout than the model's, say of which."""
+    theirs, ours = describe_layout(state), describe_layout(wanted)
+    return "" if theirs == ours else f"; its layout is {theirs}; the model's {ours}"
 
 
-def _read_safetensors(path: Path) -> State:
-    safetensors = need("safetensors.torch", "hub")
-    try:
-        state: State = safetensors.load_file(str(path))
-    except Exception as error:  # safetensors' own error class is not public in every version
-        raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}") from None
-    return state
-
-
-def _read_shards(index: Path) -> State:
-    state: State = {}
-    for name in shard_names(index):
-        state.update(read_checkpoint(index.parent / name))
-    return state
-
-
-def shard_names(index: Path) -> list[str]:
-    """List the files of a checkpoint in shards, from its index; they must lie beside it.
-
-    Shapes:
-        return: file names
-    Raises:
-        CheckpointError: the file is no index, or names files elsewhere.
-    Source: index files of transformers.
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     index = Path(folder, "model.safetensors.index.json")
-        ...     _ = index.write_text('{"weight_map": {"head.bias": "model-00001-of-00001.safetensors"}}')
-        ...     shard_names(index)
-        ['model-00001-of-00001.safetensors']
-    """
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{index} is no index of shards: it needs a weight_map from names to files") from None
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"{index} must name files in its own folder, got {name!r}")
-    return names
-
-
-def _tensors_of(content: Any, path: Path) -> State:
-    """Find the tensors in what a pickle held: at the top, or under the name training code gives them."""
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if isinstance(content, Mapping):
-        state = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
-        if state:
-            return state
-    raise CheckpointError(f"{path} holds no tensors by name")
+def _check_numbers(state: Mapping[str, Tensor]) -> None:
+    """Raise unless all tensors are finite floating point numbers."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
+            raise CheckpointError(f"weights must be dense floating point numbers, got {kind} in {name}")
+        if not tensor.is_meta and not (tensor.float() if tensor.dtype.itemsize == 1 else tensor).isfinite().all():
+            raise CheckpointError(f"weights must be finite, got infinity or NaN in {name}")

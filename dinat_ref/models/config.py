@@ -11,17 +11,52 @@ with a feature map that is smaller than ``kernel_size * dilation``:
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from dinat_ref.window import check_integer
+from dinat_ref.command import whole_file
+from dinat_ref.models import schema
+from dinat_ref.outside import brief, read_json
 
 MINI_DEPTHS = [3, 4, 6, 5]
 MINI_DILATIONS = [[1, 8, 1], [1, 4, 1, 4], [1, 2, 1, 2, 1, 2], [1, 1, 1, 1, 1]]
 SMALL_INPUT = ("pad", "raise", "clamp")
-PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
+CHECKS: dict[str, schema.Check] = {
+    "patch_size": schema.one_or_each(schema.integer(1, 4096)),
+    "num_channels": schema.integer(1, 4096),
+    "embed_dim": schema.integer(2, schema.MOST_CHANNELS),
+    "depths": schema.listed(schema.integer(0, schema.MOST_LAYERS), schema.MOST_LEVELS),
+    "num_heads": schema.listed(schema.integer(1, schema.MOST_CHANNELS), schema.MOST_LEVELS),
+    "kernel_size": schema.one_or_each(schema.integer(1, schema.LONGEST_REACH)),
+    "dilations": schema.optional(
+        schema.listed(schema.listed(schema.integer(1, schema.LONGEST_REACH), schema.MOST_LAYERS), schema.MOST_LEVELS)
+    ),
+    "mlp_ratio": schema.number(0, 64),
+    "qkv_bias": schema.truth,
+    "hidden_dropout_prob": schema.number(0, 1),
+    "attention_probs_dropout_prob": schema.number(0, 1),
+    "drop_path_rate": schema.number(0, 1),
+    "hidden_act": schema.text,
+    "initializer_range": schema.number(0, 100),
+    "layer_norm_eps": schema.number(0, 1),
+    "layer_scale_init_value": schema.number(0, 100),
+    "out_features": schema.optional(schema.listed(schema.text, schema.MOST_LEVELS + 1)),
+    "out_indices": schema.optional(
+        schema.listed(schema.integer(-schema.MOST_LEVELS - 1, schema.MOST_LEVELS), schema.MOST_LEVELS + 1)
+    ),
+    "num_labels": schema.optional(schema.integer(0, schema.MOST_CLASSES)),
+    "id2label": schema.optional(schema.class_names),
+    "problem_type": schema.optional(
+        schema.word("regression", "single_label_classification", "multi_label_classification")
+    ),
+    "output_attentions": schema.truth,
+    "output_hidden_states": schema.truth,
+    "return_dict": schema.truth,
+    "small_input": schema.word(*SMALL_INPUT),
+}
 
 
 @dataclass
@@ -50,7 +85,7 @@ class DinatConfig:
         num_labels: number of classes; id2label gives them names.
         small_input: "pad", "raise" or "clamp", see the top of this module.
     Raises:
-        TypeError: an entry that must be an integer is not.
+        TypeError: a field of another type.
         ValueError: fields outside their limits, or that do not fit together.
     Source: Hassani & Shi, arXiv:2209.15001, table 2; fields: Hugging Face's DinatConfig.
     Example:
@@ -91,51 +126,54 @@ class DinatConfig:
     model_type = "dinat"
 
     def __post_init__(self) -> None:
-        """Check the fields against each other and fill in what was left out."""
-        self.depths = [check_integer("depths", depth) for depth in self.depths]
-        self.num_heads = [check_integer("num_heads", heads) for heads in self.num_heads]
+        """Check the fields, each by itself and against the others, and fill in what was left out."""
+        for name, value in schema.check_settings(vars(self), CHECKS).items():
+            setattr(self, name, value)
         if self.dilations is None:
             if self.depths != MINI_DEPTHS:
                 raise ValueError(f"dilations must be given for depths other than {MINI_DEPTHS}, got {self.depths}")
-            self.dilations = MINI_DILATIONS
-        self.dilations = [[check_integer("dilations", dilation) for dilation in level] for level in self.dilations]
-        if not isinstance(self.kernel_size, int):
-            self.kernel_size = [check_integer("kernel_size", size) for size in self.kernel_size]
-        if self.id2label is not None:
-            self.id2label = {int(number): name for number, name in self.id2label.items()}
+            self.dilations = [list(level) for level in MINI_DILATIONS]
         if self.num_labels is None:
             self.num_labels = 2 if self.id2label is None else len(self.id2label)
-        self._check()
+        self._check_together()
 
-    def _check(self) -> None:
-        """Raise unless the fields describe a model."""
+    def _check_together(self) -> None:
+        """Raise unless the fields describe a model, and one that is not absurdly large."""
         assert self.dilations is not None
-        if self.patch_size not in (4, [4, 4], (4, 4)):
+        if self.patch_size not in (4, [4, 4]):
             raise ValueError(f"patch_size must be 4, the tokenizer's two strides of 2, got {self.patch_size}")
         if len(self.depths) != len(self.num_heads) or not self.depths:
             got = f"{self.num_heads} for depths {self.depths}"
             raise ValueError(f"num_heads must have one entry per level, at least one, got {got}")
         if [len(level) for level in self.dilations] != self.depths:
-            raise ValueError(f"dilations must have one entry per layer: depths {self.depths}, got {self.dilations}")
-        for name in ("num_channels", "embed_dim"):
-            if check_integer(name, getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            got = brief(self.dilations)
+            raise ValueError(f"dilations must have one entry per layer: depths {self.depths}, got {got}")
         for level, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
-            if heads < 1 or dim % heads:
+            if dim % heads:
                 raise ValueError(f"num_heads on level {level} must divide its {dim} channels, got {heads}")
-        sizes = [self.kernel_size] if isinstance(self.kernel_size, int) else list(self.kernel_size)
-        if len(sizes) not in (1, 2) or min(sizes) < 1:
-            raise ValueError(f"kernel_size must be at least 1, one number or one per axis, got {self.kernel_size}")
-        if min(dilation for level in self.dilations for dilation in level or [1]) < 1:
-            raise ValueError(f"dilations must be at least 1, got {self.dilations}")
-        if self.num_labels is None or check_integer("num_labels", self.num_labels) < 0:
-            raise ValueError(f"num_labels must be at least 0, got {self.num_labels}")
+        sizes = [self.kernel_size] if isinstance(self.kernel_size, int) else self.kernel_size
+        if not sizes:
+            raise ValueError(f"kernel_size must be one number or one per axis, got {self.kernel_size}")
+        reach = max(sizes) * max((dilation for level in self.dilations for dilation in level), default=1)
+        if reach > schema.LONGEST_REACH:
+            raise ValueError(f"kernel_size * dilation must be at most {schema.LONGEST_REACH} tokens, got {reach}")
         if self.id2label is not None and len(self.id2label) != self.num_labels:
             raise ValueError(f"id2label must name every class: num_labels {self.num_labels}, got {len(self.id2label)}")
-        if self.small_input not in SMALL_INPUT:
-            raise ValueError(f"small_input must be one of {', '.join(SMALL_INPUT)}, got {self.small_input!r}")
-        if self.problem_type not in PROBLEM_TYPES:
-            raise ValueError(f"problem_type must be one of {PROBLEM_TYPES}, got {self.problem_type!r}")
+        schema.check_size(sum(self.depths), self.num_parameters)
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of parameters of the NAT or DiNAT with a head that this describes, without making it."""
+        channels, dim = self.num_channels, self.embed_dim
+        sizes = [self.kernel_size] * 2 if isinstance(self.kernel_size, int) else self.kernel_size
+        table = math.prod(2 * size - 1 for size in sizes)
+        count = dim // 2 * (9 * channels + 1) + dim * (9 * (dim // 2) + 1) + 2 * dim  # two convolutions, LayerNorm
+        for dim, heads, depth in zip(self.dims, self.num_heads, self.depths, strict=True):
+            scaled = self.layer_scale_init_value > 0
+            count += depth * schema.layer_parameters(dim, heads, table, self.mlp_ratio, self.qkv_bias, scaled)
+        count += sum(18 * dim * dim + 4 * dim for dim in self.dims[:-1])  # the downsamplers
+        labels = self.num_labels or 0
+        return count + 2 * self.hidden_size + labels * (self.hidden_size + 1)
 
     @property
     def num_layers(self) -> int:
@@ -169,19 +207,18 @@ class DinatConfig:
         A file of model_type "nat" describes a DiNAT whose dilations are all 1.
 
         Raises:
+            TypeError: as the class.
             ValueError: another model_type, or as the class.
         """
         model_type = settings.get("model_type", "dinat")
         if model_type not in ("dinat", "nat", "dinat_s"):
-            raise ValueError(f"model_type must be 'dinat', 'nat' or 'dinat_s', got {model_type!r}")
-        known = {entry.name: settings[entry.name] for entry in fields(cls) if entry.name in settings}
+            raise ValueError(f"model_type must be 'dinat', 'nat' or 'dinat_s', got {brief(model_type)}")
+        known = schema.check_settings(settings, CHECKS)
         if model_type == "nat":
-            known["dilations"] = [[1] * depth for depth in settings.get("depths", MINI_DEPTHS)]
+            known["dilations"] = [[1] * depth for depth in known.get("depths", MINI_DEPTHS)]
         if (names := known.get("id2label")) is not None:
             known["num_labels"] = len(names)
-            if names == {
-                number: f"LABEL_{number}" for number in names
-            }:  # what files say where nobody named the classes
+            if all(name == f"LABEL_{number}" for number, name in names.items()):  # where nobody named the classes
                 del known["id2label"]
         return cls(**known)
 
@@ -200,16 +237,19 @@ class DinatConfig:
         """Read a ``config.json``, or the one in a folder.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: the file holds no JSON object, or as ``from_dict``.
+            OSError: no such file, or one that cannot be opened.
+            ValueError: as ``read_json`` and ``from_dict``; the message names the file.
         """
         path = Path(path)
         path = path / "config.json" if path.is_dir() else path
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError(f"{path} must hold one JSON object, got {type(settings).__name__}")
-        return cls.from_dict(settings)
+        settings = read_json(path)
+        try:
+            return cls.from_dict(settings)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def to_json(self, path: Path | str, **more: Any) -> None:
         """Write a ``config.json`` that this package and transformers read; ``more`` settings are written along."""
-        Path(path).write_text(json.dumps(self.to_dict() | more, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        content = json.dumps(self.to_dict() | more, indent=2, sort_keys=True)
+        with whole_file(path) as temporary:
+            temporary.write_text(content + "\n", encoding="utf-8")

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from dinat_ref.command import whole_file
+from dinat_ref.models import schema
 from dinat_ref.models.preprocess import BICUBIC, DEVIATION, MEAN, preprocess, resized
+from dinat_ref.outside import brief, read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FILE = "preprocessor_config.json"
+CHECKS: dict[str, schema.Check] = {
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_center_crop"), schema.optional(schema.truth)),
+    "rescale_factor": schema.number(0, 1),
+    "resample": schema.integer(0, 5),  # Pillow's, from NEAREST to HAMMING
+    "image_mean": schema.listed(schema.number(-100, 100), most=3),
+    "image_std": schema.listed(schema.number(1e-6, 100), most=3),
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,8 @@ class ImageProcessor:
         """
         path = Path(path)
         path = path / FILE if path.is_dir() else path
+        settings = read_json(path)
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
             return cls(**_understood(settings))
         except KeyError as error:
             raise ValueError(f"{path} cannot be followed: it lacks {error}") from None
@@ -84,11 +94,13 @@ class ImageProcessor:
         }
         if self.crop_fraction is not None:
             settings |= {"size": {"shortest_edge": self.shorter_side}, "do_center_crop": True, "crop_size": square}
-        Path(path).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _understood(settings: dict[str, Any]) -> dict[str, Any]:
     """Translate the settings of a file, those of published models where it has none; other steps are refused."""
+    settings = settings | schema.check_settings(settings, CHECKS)
     for step in ("do_resize", "do_rescale"):
         if not settings.get(step, True):
             raise ValueError(f"{step} must be true, got {settings[step]}")
@@ -107,14 +119,18 @@ def _understood(settings: dict[str, Any]) -> dict[str, Any]:
         return known | {"size": _side(size, "size")}
     cropped = _side(settings["crop_size"], "crop_size")
     shorter = size.get("shortest_edge") if isinstance(size, dict) else size
-    if not isinstance(shorter, int) or shorter < cropped:
-        raise ValueError(f"size must give a shortest_edge of at least crop_size {cropped}, got {size}")
+    if type(shorter) is not int or not cropped <= shorter <= schema.LONGEST_SIDE:
+        limits = f"{cropped} .. {schema.LONGEST_SIDE}"
+        raise ValueError(
+            f"size must give a shortest_edge within {limits}, crop_size being {cropped}, got {brief(size)}"
+        )
     return known | {"size": cropped, "crop_fraction": cropped / shorter}
 
 
 def _side(size: Any, name: str) -> int:
     """Read the side of a square, given as a number or as height and width."""
     height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
-    if not isinstance(height, int) or height != width or height < 1:
-        raise ValueError(f"{name} must be a square, got {size}")
-    return height
+    side: int = schema.integer(1, schema.LONGEST_SIDE)(name, height)
+    if width != side:
+        raise ValueError(f"{name} must be a square, got {brief(size)}")
+    return side

@@ -12,11 +12,30 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from dinat_ref.models import schema
 from dinat_ref.models.classifier import AFTER_THE_BLOCKS, Classifier
+from dinat_ref.models.config import SMALL_INPUT
 from dinat_ref.models.dinat_s import PatchTokenizer
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
 from dinat_ref.models.pyramid import Stages, make_head
+from dinat_ref.outside import read_json
+
+CHECKS: dict[str, schema.Check] = {
+    "embed_dim": schema.integer(1, schema.MOST_CHANNELS),
+    "num_heads": schema.integer(1, schema.MOST_CHANNELS),
+    "depth": schema.integer(0, schema.MOST_LAYERS),
+    "kernel_size": schema.integer(1, schema.LONGEST_REACH),
+    "dilation": schema.one_or_each(schema.integer(1, schema.LONGEST_REACH), schema.MOST_LAYERS),
+    "mlp_ratio": schema.number(0, 64),
+    "drop_path_rate": schema.number(0, 1),
+    "num_labels": schema.integer(0, schema.MOST_CLASSES),
+    "num_channels": schema.integer(1, 4096),
+    "patch_size": schema.integer(1, schema.LONGEST_SIDE),
+    "image_size": schema.integer(1, schema.LONGEST_SIDE),
+    "full_attention": schema.truth,
+    "small_input": schema.word(*SMALL_INPUT),
+}
 
 
 class Isotropic(Classifier):
@@ -64,27 +83,20 @@ class Isotropic(Classifier):
     ) -> None:
         """Make the parts and initialise them."""
         super().__init__()
+        given = {name: value for name, value in locals().items() if name in CHECKS}
+        self.settings: dict[str, Any] = schema.check_settings(given, CHECKS)
         if isinstance(dilation, int):
             dilations = [dilation if number % 2 else 1 for number in range(depth)]
-        elif len(dilations := list(dilation)) != depth:
+        elif len(dilations := self.settings["dilation"]) != depth:
             raise ValueError(f"dilation must be one number or one per layer: depth {depth}, got {dilations}")
-        self.settings: dict[str, Any] = {
-            "embed_dim": embed_dim,
-            "num_heads": num_heads,
-            "depth": depth,
-            "kernel_size": kernel_size,
-            "dilation": dilation if isinstance(dilation, int) else dilations,
-            "mlp_ratio": mlp_ratio,
-            "drop_path_rate": drop_path_rate,
-            "num_labels": num_labels,
-            "num_channels": num_channels,
-            "patch_size": patch_size,
-            "image_size": image_size,
-            "full_attention": full_attention,
-            "small_input": small_input,
-        }
         self.layout = (image_size // patch_size,) * 2 if full_attention else None
         kernel_size = image_size // patch_size if full_attention else kernel_size
+        if kernel_size * max(dilations, default=1) > schema.LONGEST_REACH or kernel_size < 1:
+            reach = f"{kernel_size} * {max(dilations, default=1)}"
+            raise ValueError(f"kernel_size * dilation must be within 1 .. {schema.LONGEST_REACH} tokens, got {reach}")
+        layer_parameters = schema.layer_parameters(embed_dim, num_heads, (2 * kernel_size - 1) ** 2, mlp_ratio)
+        ends = embed_dim * (num_channels * patch_size**2 + num_labels + 5) + num_labels
+        schema.check_size(depth, depth * layer_parameters + ends)
         self.patch_embed = PatchTokenizer(num_channels, embed_dim, patch_size)
         self.layers = nn.Sequential(
             *(
@@ -144,10 +156,15 @@ class Isotropic(Classifier):
     @classmethod
     def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:
         """Read the arguments that ``write_config`` wrote, with settings overriding them."""
-        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(written, dict) or written.pop("model_type", None) != cls.model_type:
-            raise ValueError(f"model_type must be {cls.model_type!r} in {folder / 'config.json'}")
-        return lambda: cls(**{**written, **settings})
+        path = folder / "config.json"
+        written = read_json(path)
+        if written.get("model_type") != cls.model_type:
+            raise ValueError(f"model_type must be {cls.model_type!r} in {path}")
+        try:
+            known = schema.check_settings(written, CHECKS)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        return lambda: cls(**{**known, **settings})
 
     def default_image_processor(self) -> ImageProcessor | None:
         """As for the other models, in the size that this one was made for."""

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+from dinat_ref.models.wrappers import State, unwrap
 
 IN_LAYER = {  # original -> Hugging Face
     "norm1": "layernorm_before",
@@ -60,18 +60,18 @@ def spelling(names: Iterable[str]) -> str:
 
 
 def to_original(state: Mapping[str, Tensor]) -> State:
-    """Respell a state in the original way, whatever way it has; wrappers' prefixes and constant buffers go.
+    """Respell a state in the original way, whatever way it has; what stands around the model goes.
 
     Shapes:
         return: the same numbers, query, key and value in one tensor, layer scale in two
     Raises:
-        ValueError: a query, key or value without the other two.
+        ValueError: a query, key or value without the other two; parameters of several models.
     Source: the table at the top of this module.
     Example:
         >>> list(to_original({"dinat.layernorm.weight": torch.ones(3), "classifier.bias": torch.ones(2)}))
         ['norm.weight', 'head.bias']
     """
-    state = _unwrapped(state)
+    state = unwrap(state)
     if spelling(state) == "original":
         return state
     original: State = {}
@@ -146,13 +146,3 @@ def _respell(name: str, table: Mapping[str, str]) -> str:
         if name == old or name.startswith(old + "."):
             return new + name.removeprefix(old)
     return name
-
-
-def _unwrapped(state: Mapping[str, Tensor]) -> State:
-    """Drop what training code puts around a model: DataParallel's prefix, a detector's, constant buffers."""
-    unwrapped = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if any(name.startswith("backbone.") for name in unwrapped):  # a detector's or segmenter's file: the rest is its own
-        unwrapped = {
-            name.removeprefix("backbone."): tensor for name, tensor in unwrapped.items() if name.startswith("backbone.")
-        }
-    return {name: tensor for name, tensor in unwrapped.items() if not name.endswith("relative_position_index")}

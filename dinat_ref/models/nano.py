@@ -42,7 +42,6 @@ def nano_model(name: str, num_classes: int | None = None, *, pretrained: bool = 
         settings: override those of its configuration.
     Raises:
         CheckpointError: the trained weights do not fit the settings.
-        ImportError: pretrained, and the package safetensors is missing.
         KeyError: no such name.
     Example:
         >>> model = nano_model("dinat_nano_digits")

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinat_ref.models import schema
+from dinat_ref.models.photo import MOST_PIXELS, to_rgb
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -33,30 +36,33 @@ def preprocess(
     Shapes:
         return: float32 [1, 3, size, size]
     Args:
-        image: a PIL image of any mode and size.
+        image: a PIL image of any mode and size; it is turned upright as its camera says.
         size: pixels of a side, what the model was made for.
         method: "square" or "crop", see the top of this module.
         crop_fraction: the part of the shorter side that "crop" keeps; 1 keeps all of it.
         mean, deviation: of the red, green and blue that the model was trained on, as numbers in 0 .. 1.
         resample: Pillow's number of the interpolation.
     Raises:
-        ValueError: size below 1, another method, or a fraction outside 0 < crop_fraction <= 1.
+        ValueError: size outside 1 .. 4096, another method, or a fraction outside 0 < crop_fraction <= 1.
     Source: the hub's preprocessor_config.json; the original repository's evaluation.
     Example:
         >>> from PIL import Image
         >>> preprocess(Image.new("L", (640, 480), color=255), size=32)[0, :, 0, 0]
         tensor([2.2489, 2.4286, 2.6400])
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+    size = schema.integer(1, schema.LONGEST_SIDE)("size", size)
     if not 0 < crop_fraction <= 1:
         raise ValueError(f"crop_fraction must be in 0 < crop_fraction <= 1, got {crop_fraction}")
-    image = image.convert("RGB")
+    image = to_rgb(image)
     if method == "square":
         image = image.resize((size, size), resample)
     elif method == "crop":
         shorter = resized(size, crop_fraction)
         width, height = (max(int(shorter * side / min(image.size)), shorter) for side in image.size)
+        if width * height > MOST_PIXELS:
+            raise ValueError(
+                f"the image is too narrow to be cropped: {shorter} pixels wide it would be {width} x {height}"
+            )
         image = image.resize((width, height), resample)
         left, top = round((width - size) / 2), round((height - size) / 2)
         image = image.crop((left, top, left + size, top + size))

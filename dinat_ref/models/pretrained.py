@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dinat_ref.models.checkpointing import GradientCheckpointing
-from dinat_ref.models.checkpoints import (
-    WEIGHT_FILES,
-    load_checkpoint,
-    read_checkpoint,
-    shard_names,
-    write_checkpoint,
-)
+from dinat_ref.models.checkpoints import load_checkpoint
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.image_processor import FILE as PROCESSOR_FILE
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.keys import to_huggingface
 from dinat_ref.models.optional import need
+from dinat_ref.models.weight_files import (
+    WEIGHT_FILES,
+    CheckpointError,
+    read_checkpoint,
+    shard_names,
+    weights_folder,
+    write_checkpoint,
+)
 
 
 class Pretrained(GradientCheckpointing):
@@ -76,17 +78,20 @@ class Pretrained(GradientCheckpointing):
                 out_indices.
         Raises:
             FileNotFoundError: no such folder or files.
-            ImportError: a hub name without huggingface_hub installed, or safetensors missing.
+            ImportError: a hub name without huggingface_hub installed.
             TypeError: a setting that the configuration does not have.
             ValueError: a configuration outside its limits, or a checkpoint that does not fit.
         """
         folder = Path(source)
         if not folder.is_dir():
             folder = download(str(source), revision)
+        folder = weights_folder(folder)
         make = cls.maker(folder, settings)
         with torch.device("meta"):  # drawing weights that the checkpoint replaces takes longer than reading it
             model = make()
         state = read_checkpoint(folder)
+        if strict and not ignore_mismatched_sizes:
+            _check_amount(folder, model, state)
         model.to(_dtype(dtype, state)).to_empty(device=torch.get_default_device())
         options = {"ignore_mismatched_sizes": ignore_mismatched_sizes, "resize_rpb": resize_rpb}
         report = load_checkpoint(model, state, strict=strict, **options)
@@ -101,8 +106,6 @@ class Pretrained(GradientCheckpointing):
         """Write a folder that this package and transformers read: ``config.json``, ``model.safetensors``, and
         ``preprocessor_config.json`` for a model of colour images.
 
-        Raises:
-            ImportError: safetensors is missing.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +131,14 @@ class Pretrained(GradientCheckpointing):
         """Write the configuration that ``maker`` reads."""
         architectures = [self.architecture or type(self).__name__]
         self.config.to_json(path, architectures=architectures, model_type=self.model_type)
+
+
+def _check_amount(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise before memory is taken for a model that the weights cannot fill; names and shapes are compared later."""
+    needed = sum(parameter.numel() for parameter in model.parameters())
+    held = sum(tensor.numel() for tensor in state.values())
+    if needed > 2 * held + 2**20:
+        raise CheckpointError(f"{folder / 'config.json'} describes {needed:,} parameters, and its weights are {held:,}")
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:

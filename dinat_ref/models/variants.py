@@ -191,7 +191,6 @@ def create_model(
         settings: override the variant's own, e.g. kernel_size, dilations, in_chans or small_input.
     Raises:
         ValueError: no such name, settings outside their limits, or pretrained without weights in this package.
-        ImportError: pretrained, and the package safetensors is missing.
         TypeError: a setting that the model does not have.
     Source: Hassani et al., arXiv:2204.07143, table 1; Hassani & Shi, arXiv:2209.15001, tables 3, 4 and 9.
     Example:

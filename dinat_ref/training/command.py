@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from dinat_ref.command import CommandError, whole_file
-from dinat_ref.models.optional import need
-from dinat_ref.training.checkpoint import Row, State, latest_checkpoint, resume
+from dinat_ref.models.weight_files import latest_checkpoint
+from dinat_ref.training.checkpoint import Row, State, resume
 from dinat_ref.training.data import Examples, hold_out, load_digits
 from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.folder import load_folder
@@ -158,7 +158,6 @@ def _check(args: argparse.Namespace) -> Path | None:
             torch.empty(0, device=args.device)
         except (RuntimeError, AssertionError, NotImplementedError):
             raise CommandError(f"--device {args.device} cannot be used on this machine") from None
-    need("safetensors.torch", "training")
     with whole_file(args.out / ".writable"):
         pass
     (args.out / ".writable").unlink(missing_ok=True)

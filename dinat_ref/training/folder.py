@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dinat_ref.command import CommandError, show_progress
+from dinat_ref.command import CommandError, printable, show_progress
+from dinat_ref.models.photo import SUFFIXES, open_photo
 from dinat_ref.training.data import Examples
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def load_folder(folder: Path | str, size: int = 224) -> Examples:
@@ -51,7 +50,7 @@ def load_folder(folder: Path | str, size: int = 224) -> Examples:
             array = _read_square(path, size)
             if array is None:
                 show_progress("")
-                print(f"not an image, or a damaged one, skipped: {path}", file=sys.stderr)
+                print(f"not an image, or a damaged one, skipped: {printable(path)}", file=sys.stderr)
                 unreadable += 1
             else:
                 pixels.append(torch.from_numpy(array).permute(2, 0, 1))  # [3, size, size]
@@ -66,15 +65,9 @@ def load_folder(folder: Path | str, size: int = 224) -> Examples:
 
 def _read_square(path: Path, size: int) -> np.ndarray | None:
     """Read an image as uint8 [size, size, 3], resized as the Hugging Face hub does, or None where it cannot be read."""
-    import warnings
-
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, Image.DecompressionBombError, Warning, OSError, SyntaxError, ValueError):
+        return np.array(open_photo(path).resize((size, size), Image.Resampling.BICUBIC))
+    except (ValueError, FileNotFoundError):
         return None
-    return np.array(square)

@@ -83,7 +83,6 @@ def train(
     Raises:
         NonFiniteLossError: the loss or its gradient is infinite or not a number.
         ValueError: fewer training images than a batch of all processes.
-        ImportError: checkpoints are asked for, and safetensors is missing.
     Example:
         >>> from dinat_ref.models import Isotropic
         >>> from dinat_ref.training.synthetic import texture

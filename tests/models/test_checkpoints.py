@@ -23,11 +23,11 @@ from dinat_ref.models import (
     load_checkpoint,
     read_checkpoint,
 )
-from dinat_ref.models.checkpoints import write_checkpoint
 from dinat_ref.models.dinat_s import DiNATs
 from dinat_ref.models.isotropic import Isotropic
 from dinat_ref.models.keys import spelling, to_huggingface, to_original
 from dinat_ref.models.rpb import resize_rpb
+from dinat_ref.models.weight_files import write_checkpoint
 from tests.models.tiny import configs, image, tiny
 
 EXACT = {"rtol": 0, "atol": 0}
@@ -178,7 +178,6 @@ def test_pickled_shards(tmp_path):
 
 @pytest.mark.parametrize("make", [DinatModel, DinatForImageClassification, DinatBackbone, DiNAT, DiNATs])
 def test_save_and_load(tmp_path, make):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[hub]")
     scale = 0.0 if make is DiNATs else 0.5
     model = randomised(make(tiny(layer_scale_init_value=scale, small_input="clamp")))
     model.save_pretrained(tmp_path / "saved")
@@ -189,7 +188,6 @@ def test_save_and_load(tmp_path, make):
 
 
 def test_isotropic_models_are_saved_with_their_arguments(tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[hub]")
     model = randomised(Isotropic(12, 2, depth=2, image_size=64, full_attention=True, num_labels=3))
     model.save_pretrained(tmp_path)
     again = Isotropic.from_pretrained(tmp_path)
@@ -308,7 +306,9 @@ def test_a_hostile_pickle_is_refused_and_nothing_in_it_runs(tmp_path, zipped):
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(CheckpointError, match="is refused: it is damaged, or a pickle that holds more than tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"it holds more than tensors \(subprocess.call\), and nothing in it was run"
+    ):
         read_checkpoint(path)
     assert not marker.exists()
     pickle.loads(pickle.dumps(Hostile(marker)))  # and this is what it would have done
@@ -321,7 +321,7 @@ def test_an_index_may_not_name_files_elsewhere(tmp_path):
     index = tmp_path / "folder" / "pytorch_model.bin.index.json"
     for name in ("../secret.bin", str(tmp_path / "secret.bin"), 3):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(CheckpointError, match="must name files in its own folder"):
+        with pytest.raises(CheckpointError, match="must name files of weights in its own folder"):
             read_checkpoint(tmp_path / "folder")
     index.write_text("[]")
     with pytest.raises(CheckpointError, match="is no index of shards"):
@@ -337,7 +337,6 @@ def test_damaged_files(tmp_path, content):
 
 
 def test_damaged_safetensors(tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[hub]")
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(CheckpointError, match="cannot be read as a safetensors file"):
         read_checkpoint(tmp_path)
@@ -489,7 +488,6 @@ def test_importing_the_models_imports_no_optional_package():
 
 
 def test_a_written_checkpoint_is_whole_and_readable_by_all(tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[hub]")
     (tmp_path / "plain").write_text("what any program writes")
     write_checkpoint(tmp_path / "model.safetensors", {"bias": torch.arange(3.0)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "plain"]

@@ -16,7 +16,6 @@ def test_the_weights_are_small_and_complete():
 
 
 def test_the_trained_model_reads_digits():
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: dinat-ref[training]")
     from dinat_ref.training.data import load_digits
     from dinat_ref.training.evaluate import evaluate
@@ -30,7 +29,6 @@ def test_the_trained_model_reads_digits():
 
 
 def test_it_loads_everywhere_a_checkpoint_does():
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     from dinat_ref.models import load_checkpoint
 
     model = create_model(NAME, pretrained=True)
@@ -42,7 +40,6 @@ def test_it_loads_everywhere_a_checkpoint_does():
 
 
 def test_what_pretrained_refuses():
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     with pytest.raises(CheckpointError, match="the checkpoint does not fit the model"):
         create_model(NAME, num_classes=7, pretrained=True)
     message = r"weights of dinat_mini do not come with this package; use DinatForImageClassification.from_pretrained\("

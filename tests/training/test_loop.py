@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dinat_ref.models.checkpoints import CheckpointError
-from dinat_ref.training.checkpoint import latest_checkpoint, load_training, save_checkpoint
+from dinat_ref.models.weight_files import CheckpointError, latest_checkpoint
+from dinat_ref.training.checkpoint import load_training, save_checkpoint
 from dinat_ref.training.data import Examples, hold_out, load_digits
 from dinat_ref.training.loop import NonFiniteLossError, start, train
 from dinat_ref.training.recipe import Recipe
@@ -75,7 +75,6 @@ def test_training_leaves_the_users_random_numbers_alone(examples):
 
 
 def test_a_run_goes_on_to_the_same_bits(examples, tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     whole = train(start(model(), RECIPE), examples, examples, RECIPE)
 
     class StopError(Exception):
@@ -103,7 +102,6 @@ def test_a_run_goes_on_to_the_same_bits(examples, tmp_path):
 
 
 def test_a_checkpoint_is_a_model_folder(examples, tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     state = train(start(model(), RECIPE), examples, examples, RECIPE, tmp_path)
     loaded = type(state.model).from_pretrained(tmp_path / "checkpoint-0003")
     assert_same(dict(loaded.state_dict()), dict(state.average.module.state_dict()))
@@ -138,7 +136,6 @@ def test_the_schedule_rises_and_falls():
 
 
 def test_broken_numbers_stop_the_run_and_keep_the_last_checkpoint(examples, tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     state = start(model(), RECIPE)
 
     def break_it(row):
@@ -166,7 +163,6 @@ def test_bf16_learns_nearly_the_same(examples):
 
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "step", "head.bias", "extra"])
 def test_checkpoints_of_other_runs_are_refused(examples, tmp_path, name):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: dinat-ref[training]")
     recipe = Recipe(epochs=1, batch_size=8)
     state = train(start(model(), recipe), examples, examples, recipe)
     save_checkpoint(tmp_path, state, {})

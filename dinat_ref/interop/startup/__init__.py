@@ -1,1 +1,0 @@
-"""The folder that ``dinat-ref run`` puts on PYTHONPATH."""
