@@ -19,6 +19,7 @@ COMMANDS = {
     "explore": ("dinat_ref.viz.explorer", "write a page to explore windows, attention and fields on a photo"),
     "classify": ("dinat_ref.classify", "name what a photograph shows, with any published model"),
     "train": ("dinat_ref.training.command", "train a small DiNAT on digits, a synthetic task or your own images"),
+    "run": ("dinat_ref.run", "run a program that needs NATTEN, unedited, with a stand-in for it"),
     "verify": ("dinat_ref.testing.command", "find what is wrong with a neighborhood-attention kernel"),
 }
 

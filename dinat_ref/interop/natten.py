@@ -41,7 +41,8 @@ def is_natten_installed() -> bool:
         >>> isinstance(is_natten_installed(), bool)
         True
     """
-    return not is_stand_in("natten") and importlib.util.find_spec("natten") is not None
+    spec = None if is_stand_in("natten") else importlib.util.find_spec("natten")
+    return spec is not None and not hasattr(spec.loader, "stands_in")  # natten_startup's, which waits to be imported
 
 
 def offered(version: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""The folder that ``dinat-ref run`` puts on PYTHONPATH."""
