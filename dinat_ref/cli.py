@@ -6,11 +6,12 @@ exit status. Bad input is raised as ``CommandError``. Only the command that was 
 
 import argparse
 import importlib
+import io
 import os
 import sys
 
 import dinat_ref
-from dinat_ref.command import CommandError
+from dinat_ref.command import DISK_FULL, CommandError
 
 COMMANDS = {
     "tour": ("dinat_ref.tour", "see neighborhood attention at work on a photograph"),
@@ -25,7 +26,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command: exit status 0 when it did its work, 2 when its input was bad.
+    """Run one command: exit status 0 when it did its work, 2 when its input was bad or its output went nowhere.
 
     Raises:
         SystemExit: after --help, --version or a usage error.
@@ -35,6 +36,32 @@ def main(argv: list[str] | None = None) -> int:
         SystemExit: 2
     """
     argv = sys.argv[1:] if argv is None else argv
+    speaker = " ".join(["dinat-ref", *(name for name in argv[:1] if name in COMMANDS)])
+    _prepare_streams()
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, where a failure can still be told
+    except CommandError as error:
+        print(f"{speaker}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{speaker}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as ``head`` does
+        _discard_output()
+        return 141
+    except OSError as error:
+        if error.errno not in DISK_FULL and not _output_fails():
+            raise
+        _discard_output()
+        print(f"{speaker}: error: cannot write: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _run(argv: list[str]) -> int:
+    """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(
         prog="dinat-ref",
         description="The readable reference for neighborhood attention, dilated neighborhood attention and DiNAT.",
@@ -48,17 +75,31 @@ def main(argv: list[str] | None = None) -> int:
         if argv[:1] == [name]:
             importlib.import_module(module_name).configure(command)
     args = parser.parse_args(argv)
+    return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+
+
+def _prepare_streams() -> None:
+    """Let print succeed: a closed stream swallows the text, one that lacks a character (ASCII, cp1252) escapes it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _output_fails() -> bool:
+    """Whether it is the standard output that cannot be written."""
     try:
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
-    except CommandError as error:
-        print(f"dinat-ref {args.command}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\ndinat-ref {args.command}: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read the output has seen enough, as ``head`` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed at exit
-        return 141
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _discard_output() -> None:
+    """Leave nothing to be flushed, and to fail, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

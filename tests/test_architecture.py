@@ -107,6 +107,21 @@ def test_heavy_imports_happen_late(rooms: list[str]) -> None:
     assert run.stderr == ""
 
 
+def test_the_package_offers_its_names_without_importing_pytorch() -> None:
+    """Names come when they are asked for; ``window`` stays the function, although a module has the same name."""
+    code = """if True:
+        import sys, dinat_ref
+        assert "torch" not in sys.modules
+        assert {*dinat_ref.__all__} <= {*dir(dinat_ref)}
+        import dinat_ref.layers
+        names = {name: getattr(dinat_ref, name) for name in dinat_ref.__all__}
+        assert all(value.__name__ == name for name, value in names.items()), names
+        assert dinat_ref.attention.na2d is dinat_ref.na2d
+        assert not hasattr(dinat_ref, "na4d")
+    """
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 @pytest.mark.parametrize("file", FILES, ids=module_name)
 def test_every_module_says_what_it_is(file: Path) -> None:
     if file.read_text(encoding="utf-8").strip():

@@ -1,9 +1,13 @@
 """The console script: finding commands, and how it ends."""
 
 import argparse
+import errno
 import importlib
+import io
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -107,21 +111,99 @@ def test_a_reader_may_leave_early() -> None:
     assert process.wait() == 141
 
 
-def test_a_bug_is_not_hidden(fake_command: ModuleType) -> None:
+def test_interrupted_while_its_imports_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow_import(name: str) -> ModuleType:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", slow_import)
+    assert cli.main(["tour"]) == 130
+    assert capsys.readouterr().err == "\ndinat-ref tour: stopped\n"
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+
+
+@FULL
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_takes_nothing(unbuffered: str) -> None:
+    """A full disk: one line and status 2, whether print sees it or the flush at the end."""
+    command = [sys.executable, "-m", "dinat_ref", "run", "--never"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "dinat-ref run: error: cannot write: No space left on device\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_is_one_line(fake_command: ModuleType, capsys: pytest.CaptureFixture[str], code: int) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise OSError(code, "the disk is full")
+
+    fake_command.run = run  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_discard_output", lambda: None)  # that of pytest is needed again
+        assert cli.main(["fake", "0"]) == 2
+    assert capsys.readouterr().err == "dinat-ref fake: error: cannot write: the disk is full\n"
+
+
+def print_names(args: argparse.Namespace) -> int:
+    print("Löwe 犬")
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", r"L\xf6we \u72ac"), ("cp1252", "Löwe \\u72ac"), ("utf-8", "Löwe 犬")]
+)
+def test_a_character_that_the_terminal_lacks(
+    fake_command: ModuleType, monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    """A terminal of Windows (cp1252), or of the locale C: spelt out, never a UnicodeEncodeError."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, newline="\n"))
+    fake_command.run = print_names  # type: ignore[attr-defined]
+    assert cli.main(["fake", "0"]) == 0
+    assert written.getvalue().decode(encoding) == shown + "\n"
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_closed_streams_swallow_what_is_printed(
+    fake_command: ModuleType, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Python's stdout and stderr are None where the shell closed them: the status still tells."""
+
+    def run(args: argparse.Namespace) -> int:
+        print("Löwe", end="")
+        print("犬", file=sys.stderr, flush=True)
+        return args.status
+
+    fake_command.run = run  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["fake", str(status)]) == status
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.close()
+
+
+@pytest.mark.parametrize("bug", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "a bug", "table.json")])
+def test_a_bug_is_not_hidden(fake_command: ModuleType, bug: Exception) -> None:
     """Only CommandError is bad input; anything else keeps its traceback."""
 
     def run(args: argparse.Namespace) -> int:
-        raise ValueError("a bug")
+        raise bug
 
     fake_command.run = run  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="a bug"):
+    with pytest.raises(type(bug), match="a bug"):
         cli.main(["fake", "0"])
 
 
-def test_only_the_command_asked_for_is_imported() -> None:
+def test_help_imports_neither_a_command_nor_pytorch() -> None:
     others = sorted({module for module, _ in cli.COMMANDS.values()})
     code = "import sys; from dinat_ref.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += f"assert not set({others}) & set(sys.modules)"
+    code += f"found = {{*{others}, 'torch', 'numpy'}} & set(sys.modules)\nassert not found, found"
     subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, check=True)
 
 
