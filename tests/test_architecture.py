@@ -31,7 +31,7 @@ FLOORS = [
     {"analysis"},
     {"viz"},
     {"interop"},
-    {"testing", "bench", "training", "tour", "classify", "export", "run"},
+    {"testing", "bench", "training", "tour", "tiles", "classify", "export", "run"},
     {"cli"},
     {"__main__"},
 ]

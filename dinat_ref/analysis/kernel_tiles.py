@@ -23,7 +23,8 @@ from dinat_ref.neighborhood import Neighborhood, per_axis
 from dinat_ref.window import check_integer, window
 
 TILINGS = ("static", "dynamic")
-MOST_TILES = 1_000_000  # of queries on one axis
+MOST_TILES = 250_000  # of queries on one axis
+MOST_CAUSAL = 2_000_000  # tokens of an axis whose windows are added up one by one
 
 
 @dataclass(frozen=True)
@@ -252,10 +253,12 @@ def check_tiles(
         raise ValueError(f"tiling must be 'static' or 'dynamic', got {tiling!r}")
     if check_integer("additional_keys", additional_keys) < 0:
         raise ValueError(f"additional_keys must be at least 0, got {additional_keys}")
-    for axis, (length, _, _, dilation, _) in enumerate(neighborhood.axes):
+    for axis, (length, _, _, dilation, is_causal) in enumerate(neighborhood.axes):
         tiles = -(-length // sizes[0][axis]) + dilation  # at most
         if tiles > MOST_TILES:
             raise ValueError(f"axis {axis} has about {tiles:,} tiles of queries; at most {MOST_TILES:,} are counted")
+        if is_causal and length > MOST_CAUSAL:
+            raise ValueError(f"axis {axis} is causal and has {length:,} tokens; at most {MOST_CAUSAL:,} are counted")
     return sizes[0], sizes[1]
 
 

@@ -228,8 +228,10 @@ def test_illegal_arguments_are_refused(arguments, message):
 
 
 def test_what_cannot_be_counted_is_refused_before_any_work():
-    with pytest.raises(ValueError, match="axis 0 has about 50,000,001 tiles of queries; at most 1,000,000 are"):
+    with pytest.raises(ValueError, match="axis 0 has about 50,000,001 tiles of queries; at most 250,000 are"):
         count_tiles(Neighborhood((50_000_000,), 3), 1, 1)
+    with pytest.raises(ValueError, match="axis 0 is causal and has 50,000,000 tokens; at most 2,000,000 are"):
+        count_tiles(Neighborhood((50_000_000,), 3, is_causal=True), 1000, 1)
     with pytest.raises(ValueError, match="keys to place in tiles; at most"):
         count_flat_tiles(Neighborhood((1000, 1000, 1000), 99), 128, 128)
     for wrong, message in (
