@@ -3,6 +3,7 @@
 No time is tested: times are what ``dinat-ref bench`` prints.
 """
 
+import functools
 import itertools
 import json
 
@@ -11,12 +12,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from dinat_ref.analysis.cost import traced_cost
 from dinat_ref.attention import na1d, na2d, neighborhood_attention
 from dinat_ref.attention.chunks import NUMBERS_PER_CHUNK
+from dinat_ref.bench import model
 from dinat_ref.bench.contenders import CONTENDERS, CannotRunError
 from dinat_ref.bench.measure import Row
 from dinat_ref.bench.shapes import SHAPES, Problem, square
 from dinat_ref.cli import main
+from dinat_ref.models import create_model
+
+TINY = {"embed_dim": 32, "num_heads": [1, 2], "depths": [1, 1], "dilations": [[2], [1]], "kernel_size": 3}
 
 
 class CountBytes(TorchDispatchMode):
@@ -143,3 +149,43 @@ def test_who_has_no_backward_pass_says_so(monkeypatch, capsys):
 
 def test_a_row_may_be_empty():
     assert Row("p", "c").skipped is None
+
+
+def test_whole_models_are_measured_in_turn_and_peers_that_are_missing_say_so(monkeypatch, tmp_path, capsys):
+    def missing():
+        raise ImportError("transformers is needed for this: pip install 'dinat-ref[hf]'")
+
+    models = {
+        "DiNAT-Tiny": lambda: create_model("dinat_mini", num_classes=3, **TINY),
+        "values only": lambda: create_model("dinat_mini", num_classes=3, **TINY),
+        "Swin-Tiny": missing,
+    }
+    monkeypatch.setattr(model, "MODELS", models)
+    measure = functools.partial(model.measure_models, names=list(models), batch=2, size=64)
+    monkeypatch.setattr("dinat_ref.bench.command.measure_models", measure)
+    path = tmp_path / "models.json"
+    assert main(["bench", "--shapes", "model", "--rounds", "1", "--backward", "--json", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("pip install" in line for line in lines) == 2  # once a dtype
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["model"], row["dtype"]) for row in rows] == [(m, d) for d in model.DTYPES for m in models]
+    made = models["DiNAT-Tiny"]()
+    with torch.device("meta"):
+        cost = traced_cost(models["DiNAT-Tiny"](), 64)
+    operations = {"DiNAT-Tiny": sum(cost.values())}
+    operations["values only"] = operations["DiNAT-Tiny"] - cost["attention"] - cost["bias"]
+    for row in rows:
+        if row["model"] != "Swin-Tiny":
+            assert row["parameters"] == sum(parameter.numel() for parameter in made.parameters())
+            assert row["operations"] == operations[row["model"]]
+            assert row["milliseconds"] > 0
+            assert row["backward_milliseconds"] > 0
+
+
+def test_peers_are_the_models_called_tiny():
+    pytest.importorskip("transformers", reason="transformers is not installed: dinat-ref[hf]")
+    with torch.device("meta"):
+        found = {
+            name: sum(x.numel() for x in model.MODELS[name]().parameters()) for name in ("Swin-Tiny", "ConvNeXt-Tiny")
+        }
+    assert found == {"Swin-Tiny": 28288354, "ConvNeXt-Tiny": 28589128}  # as their papers' code has them

@@ -10,14 +10,14 @@ import torch
 
 from dinat_ref.bench.contenders import CONTENDERS
 from dinat_ref.bench.measure import Row, measure
-from dinat_ref.bench.model import measure_model
+from dinat_ref.bench.model import ModelRow, measure_models, model_table
 from dinat_ref.bench.shapes import SHAPES
 from dinat_ref.command import CommandError, whole_file
 
 EXAMPLES = """examples:
   dinat-ref bench                                  the layers of a DiNAT, every formulation and installed peer
   dinat-ref bench --shapes scaling --only tiled    how time and memory grow from 64 x 64 to 512 x 512 tokens
-  dinat-ref bench --shapes model                   a whole DiNAT-Mini beside the same without attention
+  dinat-ref bench --shapes model --backward        whole models beside Swin and ConvNeXt, float32 and bfloat16
   dinat-ref bench --backward --json bench.json
 """
 
@@ -57,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 1:
         raise CommandError(f"--rounds must be at least 1, got {args.rounds}")
     machine = f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
-    print(f"float32 on the CPU, median of {args.rounds} runs in turn; {machine}")
-    rows: list[Row] = []
+    print(f"on the CPU, median of {args.rounds} runs in turn; {machine}")
+    rows: list[Row | ModelRow] = []
     if args.shapes == "model":
-        rows = measure_model(args.rounds)
-        print(table(rows))
+        models = measure_models(args.rounds, backward=args.backward)
+        rows += models
+        print(model_table(models))
     else:
         names = list(CONTENDERS) if args.only is None else ["limit", *(name for name in args.only if name != "limit")]
         for problem in SHAPES[args.shapes]:
