@@ -1,6 +1,7 @@
 """The numbers behind each figure, as plain lists and dictionaries. Nothing is drawn here."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from dinat_ref.analysis.attention_maps import attention_map, entropy
 from dinat_ref.analysis.cost import attention_cost
 from dinat_ref.analysis.equivariance import unchanged_share
 from dinat_ref.analysis.growth import reachable_share
+from dinat_ref.analysis.kernel_tiles import count_tiles, end_to_end
 from dinat_ref.analysis.levels import level_coverage
 from dinat_ref.analysis.photo import load_photo, patch_operands
 from dinat_ref.analysis.receptive_field import WindowedAttention, axis_fields
+from dinat_ref.analysis.tile_cases import USE_CASES
 from dinat_ref.viz.atlas import patterns
 
 Numbers = dict[str, Any]
@@ -152,6 +155,18 @@ def scaling() -> Numbers:
     return numbers
 
 
+def tiles() -> Numbers:
+    """What strides buy a video model, counted and as published: speedups of a whole run."""
+    case = USE_CASES[0]
+    rows: Numbers = {"layout": case.layout, "window": case.window, "q_tile": case.query_tile, "kv_tile": case.key_tile}
+    rows |= {"without tiles": end_to_end(math.prod(case.layout) / math.prod(case.window), case.share), "strides": {}}
+    for stride, (published, _) in case.published.items():
+        count = count_tiles(Neighborhood(case.layout, case.window, stride), case.query_tile, case.key_tile)
+        ours = {"counted": end_to_end(count.speedup, case.share), "worst": count.worst, "waste": count.waste}
+        rows["strides"]["x".join(map(str, stride))] = {"published": published, **ours}
+    return rows
+
+
 def experiment(name: str) -> Numbers:
     """The numbers of a training experiment, out of measured/NAME.json: measured, so read and not computed again.
 
@@ -172,6 +187,7 @@ FIGURES = {
     "attention_maps": attention_maps,
     "formulations": formulations,
     "scaling": scaling,
+    "tiles": tiles,
     "patterns": partial(experiment, "patterns"),
     "distance": partial(experiment, "distance"),
     "digits": partial(experiment, "digits"),

@@ -6,10 +6,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dinat_ref.analysis.photo import load_photo
+from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.viz.curves import draw_growth, draw_scaling
 from dinat_ref.viz.experiment_plates import PLATES
+from dinat_ref.viz.kernel_tiles import busiest_tile, draw_published, draw_tile_map, tile_legend
 from dinat_ref.viz.plates import atlas_plate, attention_plate, hero_plate
-from dinat_ref.viz.theme import KEY, QUERY, SERIES, TIMES, house_style, new_figure
+from dinat_ref.viz.theme import KEY, QUERY, SERIES, TIMES, house_style, new_figure, share_legend
 
 Numbers = dict[str, Any]
 
@@ -116,6 +118,26 @@ def scaling(numbers: Numbers) -> Figure:
     return figure
 
 
+def tiles(numbers: Numbers) -> Figure:
+    """What a tile of queries visits in a frame of video, without a stride and with one, and the speedups of strides."""
+    figure, grid = new_figure(1, 3, size=(9.2, 3.9), width_ratios=[1, 1, 1.5])
+    for axes, stride in zip(grid[0], ((1, 1, 1), (16, 8, 8)), strict=False):
+        neighborhood = Neighborhood(numbers["layout"], numbers["window"], stride)
+        shown = busiest_tile(neighborhood, numbers["q_tile"], numbers["kv_tile"])[1:]  # rows and columns of a frame
+        count = TIMES.join(str(len(tile.tiles)) for tile in shown)
+        draw_tile_map(shown, axes, title=f"stride {'x'.join(map(str, stride))}\nvisits {count} tiles in a frame")
+    strides = {tuple(map(int, name.split("x"))): row for name, row in numbers["strides"].items()}
+    draw_published(
+        grid[0, 2],
+        {stride: row["counted"] for stride, row in strides.items()},
+        {stride: row["published"] for stride, row in strides.items()},
+        numbers["without tiles"],
+        "Speedup of a run, by stride\n(HunyuanVideo, window 18x24x24)",
+    )
+    share_legend(figure, [*tile_legend(), *grid[0, 2].get_legend_handles_labels()[0]], columns=4)
+    return figure
+
+
 DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure], str]] = {
     "hero": (lambda _: hero_plate(), ".svg"),
     "atlas": (lambda _: atlas_plate(), ".svg"),
@@ -127,5 +149,6 @@ DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure], str]] = {
     "attention_maps": (attention_maps, ".png"),
     "formulations": (formulations, ".svg"),
     "scaling": (scaling, ".svg"),
+    "tiles": (tiles, ".svg"),
     **{name: (plate, ".svg") for name, plate in PLATES.items()},
 }

@@ -14,6 +14,7 @@ from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.viz.theme import GROUP, INK, KEY, QUERY, TIMES, TOKEN, housed, new_figure, plain_axes, share_legend
 
 IN_VAIN = "#F3C6A5"  # pale orange: visited, and attended by no query of the tile
+COUNTED = "#B5DCCB"  # pale green
 LINE = range(1)  # the single row of a layout of one axis
 
 
@@ -202,7 +203,7 @@ def draw_published(
     if not ours or list(ours) != list(published):
         raise ValueError(f"both need the same strides, got {list(ours)} and {list(published)}")
     places = range(len(ours))
-    bars = axes.bar(places, list(ours.values()), 0.66, color=GROUP, label="counted here")
+    bars = axes.bar(places, list(ours.values()), 0.66, color=COUNTED, label="counted here")
     axes.bar_label(bars, [f"{value:.2f}" for value in ours.values()], label_type="center", fontsize=8)
     axes.plot(places, list(published.values()), color=QUERY, marker="D", markersize=5, linestyle="none", label="paper")
     axes.axhline(bound, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), label="without tiles")
