@@ -113,6 +113,10 @@ class Pretrained(GradientCheckpointing):
         if self.huggingface_prefix is not None:
             state = to_huggingface(state, self.huggingface_prefix)
         write_checkpoint(folder / "model.safetensors", state)
+        self.write_configs(folder)
+
+    def write_configs(self, folder: Path) -> None:
+        """Write what belongs beside the weights: ``config.json`` and, for colour images, how they are prepared."""
         self.write_config(folder / "config.json")
         if processor := self.image_processor or self.default_image_processor():
             processor.to_json(folder / PROCESSOR_FILE)
