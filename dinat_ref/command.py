@@ -48,6 +48,20 @@ class CommandError(Exception):
         super().__init__(printable(message))
 
 
+class UnwritableError(CommandError):
+    """A file that cannot be written, and why.
+
+    Example:
+        >>> UnwritableError("curves.svg", "No space left on device").reason
+        'No space left on device'
+    """
+
+    def __init__(self, path: Path | str, reason: object) -> None:
+        """Name the file that was asked for, whatever temporary one could not be written."""
+        super().__init__(f"cannot write {path}: {reason}")
+        self.reason = reason
+
+
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
     """Hand out a temporary path beside ``path`` and rename it when the block ends well, so no half file is left.
@@ -58,7 +72,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     Shapes:
         yields: a path to write to
     Raises:
-        CommandError: the directory cannot be written, the path is a folder, or the disk is full.
+        UnwritableError: the directory cannot be written, the path is a folder, or the disk is full.
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as directory:
@@ -75,10 +89,10 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         try:
             temporary.replace(path)
         except OSError as error:  # e.g. another program holds the old file open, on Windows
-            raise CommandError(f"cannot write {path}: {error.strerror}") from None
+            raise UnwritableError(path, error.strerror) from None
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise CommandError(f"cannot write {path}: {error.strerror}") from None
+            raise UnwritableError(path, error.strerror) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -88,11 +102,11 @@ def check_writable(path: Path | str) -> None:
     """Raise before any work what ``whole_file`` would raise after it; the folder is made.
 
     Raises:
-        CommandError: as ``whole_file``.
+        UnwritableError: as ``whole_file``.
     Example:
         >>> check_writable("/")
         Traceback (most recent call last):
-        dinat_ref.command.CommandError: cannot write /: it is a folder
+        dinat_ref.command.UnwritableError: cannot write /: it is a folder
     """
     _claim(Path(path)).unlink()
 
@@ -127,10 +141,10 @@ def _claim(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(path.stat().st_mode):  # a name that is too long is refused here, too
-                raise CommandError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
+                raise UnwritableError(path, "it is a folder" if path.is_dir() else "it is no regular file")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}") from None
+        raise UnwritableError(path, error.strerror) from None
     return temporary
 
 

@@ -13,19 +13,21 @@ No state of a random generator is kept, since every epoch draws from generators 
 """
 
 import json
+import math
 import platform
+import secrets
 import shutil
 import subprocess
-import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 import dinat_ref
+from dinat_ref.command import UnwritableError
+from dinat_ref.models import schema
+from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.pretrained import Pretrained
 from dinat_ref.models.weight_files import (
     CheckpointError,
@@ -35,78 +37,12 @@ from dinat_ref.models.weight_files import (
     write_checkpoint,
 )
 from dinat_ref.models.weight_files import latest_checkpoint as latest_checkpoint  # of a run, offered here as well
-from dinat_ref.outside import read_json
+from dinat_ref.outside import brief, read_json
+from dinat_ref.training.state import Row, State
 
-Row = dict[str, float]  # the metrics of an epoch by name
+MEASURED = {"epoch", "learning_rate", "train_loss", "train_accuracy"}  # of every run, whatever else is
+UNFINISHED = ".checkpoint-"  # what the folder of a checkpoint is called while it is written
 MOST_BYTES = 64 * 2**20  # of training.json, which has 300 for each epoch
-
-
-@dataclass
-class State:
-    """All that changes while a model is trained.
-
-    Args:
-        model, optimizer: in training.
-        average: the moving average of the weights, or None.
-        history: the metrics of every epoch that is done.
-    Example:
-        >>> model = nn.Linear(2, 2)
-        >>> State(model, torch.optim.AdamW(model.parameters())).kept_model is model
-        True
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel | None = None
-    history: list[Row] = field(default_factory=list)
-
-    @property
-    def kept_model(self) -> nn.Module:
-        """The model to evaluate and to keep: the average where there is one."""
-        return self.model if self.average is None else self.average.module
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that training changes, by name, but for those of ``kept_model``."""
-        found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{number}.{name}": torch.as_tensor(moment) for name, moment in moments.items()}
-        if self.average is not None:
-            found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        return found
-
-    def restore(self, tensors: dict[str, Tensor], history: list[Row]) -> None:
-        """Take up the tensors of ``tensors()`` and the metrics.
-
-        Raises:
-            CheckpointError: a tensor is missing, or does not belong to this model or has another shape.
-        """
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = tensor
-        settings = self.optimizer.state_dict()
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            number, _, moment = name.partition(".")
-            shapes = {"step": (), "exp_avg": None, "exp_avg_sq": None}
-            if not number.isdigit() or int(number) >= len(parameters) or moment not in shapes:
-                raise CheckpointError(f"the checkpoint does not fit the run: optimizer.{name} is unknown")
-            if tensor.shape != (() if moment == "step" else parameters[int(number)].shape):
-                raise CheckpointError(f"the checkpoint does not fit the run: optimizer.{name} has another shape")
-            moments.setdefault(int(number), {})[moment] = tensor
-        try:
-            self.model.load_state_dict(parts["model"])
-            if self.average is not None:
-                self.average.load_state_dict(parts["average"])
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the checkpoint does not fit the run: {str(error).splitlines()[-1].strip()}"
-            ) from None
-        if any(len(of_one) != 3 for of_one in moments.values()) or len(moments) != len(parameters):
-            raise CheckpointError("the checkpoint does not fit the run: moments of the optimizer are missing")
-        self.optimizer.load_state_dict({"state": moments, "param_groups": settings["param_groups"]})
-        self.history = history
 
 
 def save_checkpoint(folder: Path, state: State, description: dict[str, Any]) -> Path:
@@ -117,33 +53,48 @@ def save_checkpoint(folder: Path, state: State, description: dict[str, Any]) -> 
     Args:
         description: what ``training.json`` says besides metrics and versions: recipe, data, ...
     Raises:
-        OSError: the folder cannot be written.
+        UnwritableError: the folder cannot be written, or the disk is full.
     Example:
         >>> from dinat_ref.models import DiNAT, DinatConfig
         >>> model = DiNAT(DinatConfig(embed_dim=8, depths=[1], num_heads=[1], dilations=[[1]], kernel_size=3))
         >>> state = State(model, torch.optim.AdamW(model.parameters()), history=[{"loss": 1.0}])
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_checkpoint(Path(folder), state, {}).name
         'checkpoint-0001'
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"checkpoint-{len(state.history):04d}"
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".checkpoint-"))
+    temporary = folder / f"{UNFINISHED}{secrets.token_hex(4)}"
     try:
+        temporary.mkdir(parents=True)
         save_model(temporary, state.kept_model)
         write_checkpoint(temporary / "training.safetensors", state.tensors())
         if "size" in description:  # of photographs: read by ``dinat-ref classify`` and transformers
-            (temporary / "preprocessor_config.json").write_text(json.dumps({"size": description["size"]}) + "\n")
+            ImageProcessor(size=description["size"]).to_json(temporary / "preprocessor_config.json")
         content = description | {"history": state.history} | provenance()
         (temporary / "training.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp makes private folders
         temporary.replace(target)
+    except OSError as error:
+        raise UnwritableError(target, error.strerror) from None
+    except UnwritableError as error:  # which names the temporary folder
+        raise UnwritableError(target, error.reason) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    before = [old for old in checkpoints(folder) if checkpoint_number(old) < len(state.history)]
-    for old in [*before, *folder.glob(".checkpoint-*")]:  # the latter: of runs that were killed
-        shutil.rmtree(old, ignore_errors=True)
+    remove_unfinished(folder)
+    for old in checkpoints(folder):
+        if checkpoint_number(old) < len(state.history):
+            shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what runs left that were killed while they wrote a checkpoint.
+
+    Example:
+        >>> remove_unfinished(Path("no-such-run"))
+    """
+    for unfinished in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def save_model(folder: Path, model: nn.Module) -> None:
@@ -168,13 +119,30 @@ def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{path} cannot be read: {reason}") from None
-    rows = content.get("history")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise CheckpointError(f"{path} holds no history of metrics")
+    content["history"] = _check_history(content.get("history"), checkpoint)
     try:
         return read_checkpoint(checkpoint / "training.safetensors"), content
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from None
+
+
+def _check_history(rows: Any, checkpoint: Path) -> list[Row]:
+    """Raise unless there is a row of numbers for each epoch, as many as the checkpoint's name says."""
+    path = checkpoint / "training.json"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise CheckpointError(f"{path} holds no history of metrics")
+    if (number := checkpoint_number(checkpoint)) >= 0 and len(rows) != number:
+        raise CheckpointError(f"{path} must hold the metrics of {number} epochs, got {len(rows)}")
+    names = MEASURED | rows[0].keys() if rows else set()
+    try:
+        for epoch, row in enumerate(rows, start=1):
+            for name, value in row.items():
+                schema.number(-math.inf, math.inf)(f"{name} of epoch {epoch}", value)
+            if row.get("epoch") != epoch or row.keys() != names:
+                raise ValueError(f"row {epoch} must be of epoch {epoch} and have {', '.join(sorted(names))}")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    return rows
 
 
 def resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
@@ -196,8 +164,17 @@ def resume(state: State, checkpoint: Path, description: dict[str, Any]) -> None:
         if was != now:
             if isinstance(was, dict) and isinstance(now, dict):  # a recipe: name only the settings that differ
                 was, now = ({key: of.get(key) for key in now if was.get(key) != now[key]} for of in (was, now))
-            raise CheckpointError(f"{checkpoint} is of another run: its {name} is {was}, now {now}")
+            raise CheckpointError(
+                f"{checkpoint} is of another run: its {name} is {brief(was, 200)}, now {now}{_longer(was, now)}"
+            )
     state.restore(tensors, content["history"])
+
+
+def _longer(was: Any, now: Any) -> str:
+    """How to train for more epochs than a run was planned for: its learning rate has come down to 0."""
+    if not (isinstance(was, dict) and isinstance(now, dict) and list(now) == ["epochs"]):
+        return ""
+    return "; its learning rate falls to 0 by the last epoch: to go on longer, start a new run with --init and this run"
 
 
 def provenance() -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """The command ``dinat-ref train``: images in, a trained model out."""
 
 import argparse
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,16 +12,19 @@ from pathlib import Path
 
 import torch
 
-from dinat_ref.command import CommandError, whole_file
+from dinat_ref.command import CommandError, check_writable, printable, remove_leftovers, whole_file
+from dinat_ref.models.schema import LONGEST_SIDE
 from dinat_ref.models.weight_files import latest_checkpoint
-from dinat_ref.training.checkpoint import Row, State, resume
+from dinat_ref.training.checkpoint import remove_unfinished, resume
 from dinat_ref.training.data import Examples, hold_out, load_digits
 from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.folder import load_folder
+from dinat_ref.training.initial import start_from
 from dinat_ref.training.loop import NonFiniteLossError, check_batch, clock, start, train
 from dinat_ref.training.processes import join_processes
 from dinat_ref.training.recipe import AUGMENTATIONS, DIGITS, PHOTOS, TASK, Recipe
 from dinat_ref.training.small_models import make_model
+from dinat_ref.training.state import Row, State
 from dinat_ref.training.synthetic import SYNTHETIC
 
 EXAMPLES = """examples:
@@ -26,8 +32,10 @@ EXAMPLES = """examples:
   dinat-ref train --data far_match --model na_dina --out runs/far      two layers that see far
   dinat-ref train --data photos/ --model dinat_mini --out runs/photos  photos/CLASS/IMAGE, your own
   dinat-ref train --data digits --out runs/digits --resume             go on after an interruption
+  dinat-ref train --data photos/ --model dinat_mini --init dinat_mini.pth --out runs/tuned      start from weights
   torchrun --nproc-per-node 2 -m dinat_ref train --data digits --batch-size 32 --out runs/digits
 """
+MOST_IMAGES = 1_000_000  # of far_match and texture: 650 MB
 METRICS = (
     "epoch",
     "learning_rate",
@@ -62,6 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="dinat_nano_digits, na_na, na_dina, dina_na, dina_dina, sa_sa, a published model, or a config.json "
         "(default: dinat_nano_digits for digits, na_dina for far_match and texture, dinat_mini for a folder)",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="FILE",
+        help="start from these weights: a file, a folder, or another run; a head for other classes stays random",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument("--held-out", type=float, default=0.1, metavar="PART", help="part held out (default 0.1)")
@@ -98,39 +111,70 @@ def run(args: argparse.Namespace) -> int:
     with _bad_input_in_one_line():
         recipe = _recipe(args)
         last = _check(args)
-    with join_processes(args.device) as process:
+    with _terminated_is_interrupted(), join_processes(args.device) as process:
         with _bad_input_in_one_line():
             examples, held_out = _data(args, recipe)
             name = args.model or _usual_model(args.data)
-            state = start(make_model(name, examples, recipe.seed).to(process.device), recipe)
+            model = make_model(name, examples, recipe.seed)
+            began = start_from(model, args.init) if args.init and last is None else ""
+            state = start(model.to(process.device), recipe)
             check_batch(examples, recipe, process)
             description = {"recipe": recipe.to_dict(), "data": args.data, "model": name, "held_out": args.held_out}
             description |= {"processes": process.count, "images": len(examples), "classes": list(examples.class_names)}
             if examples.images.dtype == torch.uint8:
                 description["size"] = args.size
+            if args.init:
+                description["init"] = args.init
             if last is not None:
                 resume(state, last, description)
         if process.is_first:
             count = sum(parameter.numel() for parameter in state.model.parameters())
-            print(f"{name}: {count:,} parameters; {len(examples):,} images to learn from, {len(held_out):,} held out")
+            images = f"{len(examples):,} images to learn from, {len(held_out):,} held out"
+            print(f"{printable(name)}: {count:,} parameters; {images}")
+            if began:
+                print(printable(began))
             if args.resume:
                 print(f"going on after epoch {len(state.history)}" if last else "no checkpoint yet: starting anew")
         try:
             train(state, examples, held_out, recipe, args.out, description, process, partial(_report, args.out, state))
         except NonFiniteLossError as error:
-            kept = latest_checkpoint(args.out)
-            kept_text = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
-            raise CommandError(f"{error}; {kept_text}; try a lower --learning-rate") from None
-        except OSError as error:
-            raise CommandError(f"cannot write to {args.out}: {error.strerror}") from None
+            raise CommandError(f"{error}; {_kept(args.out)}; try a lower --learning-rate") from None
+        except KeyboardInterrupt:
+            if process.is_first:
+                print(f"\n{printable(_kept(args.out))}; --resume goes on from there", file=sys.stderr)
+            raise
         if args.test:
             test = load_digits("test")
             _, accuracy = evaluate(state.kept_model, test, process=process)
             if process.is_first:
                 print(f"test part: {accuracy:.2%} of {len(test)} digits, {round((1 - accuracy) * len(test))} wrong")
     if process.is_first:
-        print(f"wrote {latest_checkpoint(args.out)}, {args.out / 'metrics.csv'} and {args.out / 'curves.svg'}")
+        written = f"{latest_checkpoint(args.out)}, {args.out / 'metrics.csv'} and {args.out / 'curves.svg'}"
+        print(f"wrote {printable(written)}")
     return 0
+
+
+def _kept(out: Path) -> str:
+    """Say what there is of a run that ends early."""
+    kept = latest_checkpoint(out)
+    return f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send before they kill, end a run as Ctrl-C does: cleanly."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python sets no handlers
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -147,10 +191,10 @@ def _check(args: argparse.Namespace) -> Path | None:
     """Check what can be checked before any work, and find the checkpoint to go on from."""
     if args.data not in ("digits", *SYNTHETIC) and not Path(args.data).is_dir():
         raise CommandError(f"--data must be digits, far_match, texture or a folder, got {args.data}")
-    if args.size < 32:
-        raise CommandError(f"--size must be at least 32, got {args.size}")
-    if args.images < 2:
-        raise CommandError(f"--images must be at least 2, got {args.images}")
+    for name, value, least, most in (("size", args.size, 32, LONGEST_SIDE), ("images", args.images, 2, MOST_IMAGES)):
+        if not least <= value <= most:
+            limit = f"at least {least}" if value < least else f"at most {most}"
+            raise CommandError(f"--{name} must be {limit}, got {value}")
     if args.test and args.data != "digits":
         raise CommandError(f"--test needs data with a test part, digits; got {args.data}")
     if args.device is not None:
@@ -158,12 +202,14 @@ def _check(args: argparse.Namespace) -> Path | None:
             torch.empty(0, device=args.device)
         except (RuntimeError, AssertionError, NotImplementedError):
             raise CommandError(f"--device {args.device} cannot be used on this machine") from None
-    with whole_file(args.out / ".writable"):
-        pass
-    (args.out / ".writable").unlink(missing_ok=True)
+    for name in ("metrics.csv", "curves.svg"):
+        check_writable(args.out / name)
     last = latest_checkpoint(args.out)
     if last is not None and not args.resume:
         raise CommandError(f"{args.out} holds a run already: add --resume to go on, or choose another --out")
+    remove_unfinished(args.out)
+    for name in ("metrics.csv", "curves.svg"):
+        remove_leftovers(args.out, name)
     return last
 
 

@@ -22,11 +22,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dinat_ref.command import show_progress
 from dinat_ref.training.augment import apply_changes, draw_changes
-from dinat_ref.training.checkpoint import Row, State, save_checkpoint
+from dinat_ref.training.checkpoint import save_checkpoint
 from dinat_ref.training.data import Examples
 from dinat_ref.training.evaluate import evaluate
 from dinat_ref.training.processes import Process
 from dinat_ref.training.recipe import Recipe
+from dinat_ref.training.state import Row, State
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -105,6 +106,8 @@ def train(
             row = train_epoch(state, parallel, examples, recipe, epoch, steps, process)
         if held_out is not None and len(held_out):
             loss, accuracy = evaluate(state.kept_model, held_out, recipe, process)
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(f"after epoch {epoch + 1} the loss on the images held out is {loss}")
             row |= {"held_out_loss": loss, "held_out_accuracy": accuracy}
         per_epoch = (time.perf_counter() - began) / (epoch + 1 - done_before)
         row["seconds_left"] = per_epoch * (recipe.epochs - epoch - 1)

@@ -1,6 +1,5 @@
 """Models for a CPU: two layers in each order that the paper compares, and any other model by name or file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,9 @@ import torch
 from torch import nn
 
 from dinat_ref.models import DiNAT, DinatConfig, DiNATs, Isotropic, create_model
+from dinat_ref.models.isotropic import CHECKS
 from dinat_ref.models.layers import initialize
+from dinat_ref.outside import read_json
 from dinat_ref.training.data import Examples
 
 PATTERNS = ("na_na", "na_dina", "dina_na", "dina_dina", "sa_sa")
@@ -96,11 +97,9 @@ def make_model(name: str, examples: Examples, seed: int = 0) -> nn.Module:
 
 def _from_file(path: Path, names: dict[int, str], settings: dict[str, Any]) -> nn.Module:
     """Make the model that a config.json describes, with these classes and channels."""
-    written = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(written, dict):
-        raise ValueError(f"{path} must hold one JSON object, got {type(written).__name__}")
+    written = read_json(path)
     if written.get("model_type") == Isotropic.model_type:
-        arguments = {key: value for key, value in written.items() if key != "model_type"}
+        arguments = {name: value for name, value in written.items() if name in CHECKS}
         return Isotropic(**{**arguments, **settings, "num_labels": len(names)})
     config = DinatConfig.from_dict({**written, **settings, "id2label": names})
     return (DiNATs if written.get("model_type") == "dinat_s" else DiNAT)(config)

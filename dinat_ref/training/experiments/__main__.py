@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from dinat_ref.command import CommandError, whole_file
+from dinat_ref.command import CommandError, check_writable, whole_file
 from dinat_ref.training.checkpoint import provenance
 from dinat_ref.training.experiments import digits, distance, patterns
 from dinat_ref.training.experiments.runs import run_all
@@ -91,9 +91,7 @@ def _run(args: argparse.Namespace) -> int:
             raise CommandError(f"--{name} must be at least {least}, got {value}")
     if args.images is not None and args.images < 64:
         raise CommandError(f"--images must be at least 64, a batch, got {args.images}")
-    with whole_file(args.out / ".writable"):
-        pass
-    (args.out / ".writable").unlink(missing_ok=True)
+    check_writable(args.out / f"{args.name}.json")
     runs = experiment.module.runs(args.seeds, images, epochs)
     print(f"{len(runs)} runs of {epochs} epochs, {args.workers} at a time")
     began = time.perf_counter()
