@@ -10,13 +10,14 @@ from dinat_ref.testing.checks import (  # noqa: F401  (they enter themselves int
     gradients,
     laws,
     numbers,
+    state,
     transforms,
     windows,
 )
 from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.report.results import KernelFailure, Report, Result
-from dinat_ref.testing.runner import check_kernel
+from dinat_ref.testing.session import check_kernel
 from dinat_ref.testing.strategies import parametrize_with_checks, problems
 from dinat_ref.testing.supports import Supports
 

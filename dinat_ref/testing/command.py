@@ -5,10 +5,11 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dinat_ref.command import CommandError, whole_file
+from dinat_ref.command import CommandError, check_writable, whole_file
 from dinat_ref.testing.kernel import LAYOUTS, Kernel
 from dinat_ref.testing.ports import golden
 from dinat_ref.testing.ports.adapters import from_arrays, from_mask_mod, from_split
@@ -16,7 +17,7 @@ from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS, select
 from dinat_ref.testing.report.html import as_html
 from dinat_ref.testing.report.results import Report
-from dinat_ref.testing.runner import check_kernel
+from dinat_ref.testing.session import verify
 from dinat_ref.testing.supports import Supports
 
 EPILOG = """\
@@ -62,10 +63,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``dinat-ref verify``."""
+    """Run ``dinat-ref verify``: 0 only after a whole report in which nothing failed."""
     for path in args.report:
         if Path(path).suffix not in (".json", ".html"):
             raise CommandError(f"--report must end in .json or .html, got {path}")
+        check_writable(path)
     if args.list:
         for check in select(None):
             print(f"{check.id:<24} {check.title}")
@@ -73,19 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if args.export:
         print(f"{golden.export(args.export)} golden vectors in {args.export}")
         return 0
-    if args.check:
-        report = golden.check(args.check)
-    else:
-        kernel, name = read_target(args)
-        expected = dict(_split(entry, "--expect", "ID=REASON") for entry in args.expect)
-        only = [id.strip() for id in args.only.split(",") if id.strip()] or None
-        try:
-            report = check_kernel(
-                kernel, budget=args.budget, seed=args.seed, expected_failures=expected, checks=only, name=name
-            )
-        except ValueError as error:
-            raise CommandError(str(error)) from None
-    print(report)
+    report = golden.check(args.check) if args.check else verify_target(args)
+    encoding = sys.stdout.encoding or "utf-8"
+    print(str(report).encode(encoding, "backslashreplace").decode(encoding))
     for path in args.report:
         write_report(report, path)
     if report.interrupted and not report.failures:
@@ -94,6 +86,30 @@ def run(args: argparse.Namespace) -> int:
         print("dinat-ref verify: error: no check applies to this kernel", file=sys.stderr)
         return 2
     return 0 if report.passed else 1
+
+
+def verify_target(args: argparse.Namespace) -> Report:
+    """Verify the kernel that the arguments name; its module is imported in the process where it is examined.
+
+    Raises:
+        CommandError: the arguments do not go together, or the kernel is not there.
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> configure(parser)
+        >>> verify_target(parser.parse_args(["dinat_ref:na2d", "--supports", "ndim=2", "--only", "W02"])).passed
+        True
+    """
+    chosen = [name for name in ("target", "mask_mod", "qk") if getattr(args, name)]
+    if len(chosen) != 1 or bool(args.qk) != bool(args.av):
+        raise CommandError("name one kernel: TARGET, or --mask-mod M:F, or --qk M:F with --av M:F (see --help)")
+    read_supports(args.supports)
+    expected = dict(_split(entry, "--expect", "ID=REASON") for entry in args.expect)
+    only = [id.strip() for id in args.only.split(",") if id.strip()] or None
+    name = args.target or args.mask_mod or f"{args.qk} {args.av}"
+    try:
+        return verify(partial(read_target, args), name, args.device, args.budget, args.seed, expected, only)
+    except ValueError as error:
+        raise CommandError(error) from None
 
 
 def write_report(report: Report, path: str | Path) -> None:
@@ -114,36 +130,33 @@ def write_report(report: Report, path: str | Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_target(args: argparse.Namespace) -> tuple[Kernel, str]:
-    """Find the kernel that the arguments name, and what to call it in the report.
+def read_target(args: argparse.Namespace) -> Kernel:
+    """Import the kernel that the arguments name.
 
     Raises:
-        CommandError: the target is not there, or the arguments do not go together.
+        CommandError: the target is not there.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
-        >>> read_target(parser.parse_args(["dinat_ref:na2d", "--supports", "ndim=2"]))[1]
-        'dinat_ref:na2d'
+        >>> read_target(parser.parse_args(["dinat_ref:na2d", "--supports", "ndim=2"])).supports.ndim
+        (2,)
     """
-    chosen = [name for name in ("target", "mask_mod", "qk") if getattr(args, name)]
-    if len(chosen) != 1 or bool(args.qk) != bool(args.av):
-        raise CommandError("name one kernel: TARGET, or --mask-mod M:F, or --qk M:F with --av M:F (see --help)")
     if args.target in PEERS:
         missing = PEERS[args.target].missing()
         if missing is not None:
             raise CommandError(missing)
         kernel = PEERS[args.target].make()
-        return replace(kernel, supports=read_supports(args.supports, kernel.supports)), args.target
+        return replace(kernel, supports=read_supports(args.supports, kernel.supports))
     supports = read_supports(args.supports)
     if args.mask_mod:
-        return from_mask_mod(load(args.mask_mod), supports, args.device), args.mask_mod
+        return from_mask_mod(load(args.mask_mod), supports, args.device)
     if args.qk:
         qk, av = (load_by_axes(path, supports) for path in (args.qk, args.av))
-        return Kernel(from_split(qk, av, args.legacy), supports, device=args.device), f"{args.qk} {args.av}"
+        return Kernel(from_split(qk, av, args.legacy), supports, device=args.device)
     function = load(args.target)
     if args.arrays:
         function = from_arrays(function, None if args.arrays == "numpy" else load(args.arrays))
-    return Kernel(function, supports, args.layout, args.device), args.target
+    return Kernel(function, supports, args.layout, args.device)
 
 
 def load(path: str) -> Callable[..., Any]:
@@ -166,7 +179,7 @@ def load(path: str) -> Callable[..., Any]:
         sys.path.insert(0, "")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CommandError(f"cannot import {module_name}: {type(error).__name__}: {error}") from None
     for part in name.split("."):
         if not hasattr(found, part):

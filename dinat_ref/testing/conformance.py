@@ -20,7 +20,7 @@ from dinat_ref.testing.ports.adapters import from_flex
 from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS
 from dinat_ref.testing.report.results import Report
-from dinat_ref.testing.runner import check_kernel
+from dinat_ref.testing.session import check_kernel
 from dinat_ref.testing.supports import Supports
 
 OWN = Supports(rpb=True, double_backward=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinat_ref.testing.guard import interrupts_are_exits, settings_kept
 from dinat_ref.testing.problem import Inputs, Problem
 from dinat_ref.testing.supports import Supports
 
@@ -69,6 +70,7 @@ class Kernel:
     windows_only: bool = False
     declared: Supports | None = None  # what decides the arguments, where supports was narrowed for the problems
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    noticed: set[str] = field(default_factory=set, repr=False)  # global settings that calls have changed
 
     def __post_init__(self) -> None:
         """Check the layout."""
@@ -99,7 +101,11 @@ class Kernel:
             optional |= {n: t.transpose(1, 2) for n, t in optional.items() if n != "rpb"}  # [B, Hkv, M, D]
         tensors = [inputs.query, inputs.key, inputs.value]
         tensors = [tensor.movedim(-2, 1) for tensor in tensors] if first else tensors
-        result = self.function(*tensors, **arguments, **optional)
+        if torch.compiler.is_compiling():  # the guard cannot be traced
+            result = self.function(*tensors, **arguments, **optional)
+        else:
+            with settings_kept(self.noticed), interrupts_are_exits():
+                result = self.function(*tensors, **arguments, **optional)
         if not first:
             return result
         if isinstance(result, Tensor):

@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -74,7 +74,7 @@ def judge(mutant: Mutant, seed: int = 0) -> Fate:
         return Fate(mutant, f"import: {type(error).__name__}", None)
     kernel = Kernel(function, supports)
     for check in by_speed():
-        if run_check(kernel, replace(check, isolated=False), "quick", seed, stop=True).verdict == "failed":
+        if run_check(kernel, check, "quick", seed, stop=True).verdict == "failed":
             return Fate(mutant, check.id, None)
     right = importlib.import_module(f"dinat_ref.testing.sabotage.subjects.{mutant.subject}").attend
     return Fate(mutant, None, witness(right, function, supports))

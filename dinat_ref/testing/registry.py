@@ -38,7 +38,6 @@ class Check:
         enumerate: the problems, all of them.
         needs: names of Supports that must be declared.
         effort: how many times the usual number of problems.
-        isolated: run in a process of its own, since the kernel may end it.
     Example:
         >>> CHECKS["W02-own-query"].title
         'every query attends itself'
@@ -51,7 +50,6 @@ class Check:
     enumerate: Enumerate | None = None
     needs: tuple[str, ...] = ()
     effort: float = 1.0
-    isolated: bool = False
 
     def skips(self, kernel: Kernel) -> str | None:
         """Why the check does not apply to a kernel, or None when it does."""
@@ -80,7 +78,6 @@ def check(
     enumerate: Enumerate | None = None,
     needs: tuple[str, ...] = (),
     effort: float = 1.0,
-    isolated: bool = False,
 ) -> Callable[[Examine], Examine]:
     """Enter a function into the registry; its docstring is the title.
 
@@ -100,7 +97,7 @@ def check(
         if id in CHECKS:
             raise ValueError(f"a check named {id} exists already")
         title = (examine.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        CHECKS[id] = Check(id, title[:1].lower() + title[1:], examine, wish, enumerate, needs, effort, isolated)
+        CHECKS[id] = Check(id, title[:1].lower() + title[1:], examine, wish, enumerate, needs, effort)
         return examine
 
     return enter

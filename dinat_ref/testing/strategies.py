@@ -4,14 +4,17 @@ Hypothesis is imported here and nowhere else in the package.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from dinat_ref.command import printable
 from dinat_ref.testing.checks.sampling import Wish, draw_problem
 from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import CHECKS, Check, select
 from dinat_ref.testing.report.results import KernelFailure, Result
-from dinat_ref.testing.runner import describe, examine, run_check
+from dinat_ref.testing.runner import without
+from dinat_ref.testing.session import SURVIVES, Session, fresh
 from dinat_ref.testing.supports import Supports
 
 NEEDED = "{} is needed for this: pip install 'dinat-ref[testing]'"
@@ -85,27 +88,29 @@ class BoundCheck:
         KernelFailure: when called, and the kernel fails the check.
     Example:
         >>> from dinat_ref import na1d
-        >>> BoundCheck(CHECKS["W12-even-kernels"], Kernel(na1d, Supports(ndim={1})))()
+        >>> from dinat_ref.testing.registry import CHECKS
+        >>> BoundCheck(CHECKS["W12-even-kernels"], Bench(Kernel(na1d, Supports(ndim={1}))))()
     """
 
     def __init__(
-        self, check: Check, kernel: Kernel, reason: str | None = None, max_examples: int | None = None
+        self, check: Check, bench: "Bench", reason: str | None = None, max_examples: int | None = None
     ) -> None:
         """Bind a check to a kernel; ``reason`` says why it is expected to fail."""
-        self.check, self.kernel, self.reason, self.max_examples = check, kernel, reason, max_examples
+        self.check, self.bench, self.reason, self.max_examples = check, bench, reason, max_examples
 
     def __repr__(self) -> str:
         return self.check.id
 
     def __call__(self) -> None:
-        """Run the check: skip where it does not apply, fail with the smallest problem that shows why."""
+        """Run the check: skip where it does not apply or follows, fail with the smallest problem that shows why."""
         import pytest
 
-        skipped = self.check.skips(self.kernel)
-        if skipped is not None:
-            pytest.skip(skipped)
         try:
-            self._run()
+            result = self._run()
+            if result.verdict in ("skipped", "follows", "not run"):
+                pytest.skip(f"{'follows ' if result.verdict == 'follows' else ''}{result.reason}")
+            if result.verdict == "failed":
+                raise KernelFailure(explain(self.bench.explain(result)))
         except KernelFailure as failure:
             if self.reason is None:
                 raise
@@ -113,36 +118,80 @@ class BoundCheck:
         if self.reason is not None:
             raise KernelFailure(f"{self.check.id} passed, but was expected to fail: {self.reason}")
 
-    def _run(self) -> None:
-        if self.check.enumerate is not None:
-            result = run_check(self.kernel, self.check, "quick", seed=0)
-            if result.verdict == "failed":
-                raise KernelFailure(explain(result))
-            return
-        hypothesis = _hypothesis()
-        health = list(hypothesis.HealthCheck)
-        options: dict[str, Any] = {"deadline": None, "suppress_health_check": health}
+    def _run(self) -> Result:
+        skipped = self.check.skips(self.bench.kernel)
+        if skipped is not None or self.check.enumerate is not None:
+            return self.bench.check(self.check.id)
+        hypothesis, verdicts, last = _hypothesis(), [], Result(self.check.id, self.check.title)
+        options: dict[str, Any] = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck)}
         if self.max_examples is not None:
             options["max_examples"] = self.max_examples
 
         @hypothesis.settings(**options)  # type: ignore[untyped-decorator]
         @hypothesis.given(hypothesis.strategies.data())  # type: ignore[untyped-decorator]
         def holds(data: Any) -> None:
-            problem = data.draw(problems(self.kernel.supports, self.check.wish), label="problem")
-            error, _ = examine(self.kernel, self.check, problem)
-            if error is not None and not isinstance(error, self.moot):
-                result = Result(self.check.id, self.check.title)
-                describe(self.kernel, self.check, result, problem, error, shrinking=False)
-                raise KernelFailure(explain(result)) from error
+            nonlocal last
+            supports = self.bench.supports()
+            problem = data.draw(problems(supports, self.check.wish), label="problem")
+            last = self.bench.check(self.check.id, [problem])
+            verdicts.append(last.verdict)
+            if last.verdict == "failed":
+                raise KernelFailure(explain(last))
 
-        holds()
+        try:
+            holds()
+        except KernelFailure:
+            return last  # Hypothesis ends with the smallest example
+        if "passed" in verdicts:
+            last.verdict = "passed"
+        return last
 
-    @property
-    def moot(self) -> type[Exception]:
-        """What a check raises on a problem that its law says nothing about."""
-        from dinat_ref.testing.kernel import Moot
 
-        return Moot
+class Bench:
+    """A kernel and its session, shared by the items of a test; started by the first of them.
+
+    Args:
+        selected: ids of the items; only what one of them reports can explain the failure of another.
+    Example:
+        >>> from dinat_ref import na1d
+        >>> Bench(Kernel(na1d, Supports(ndim={1}))).check("W02-own-query").verdict
+        'passed'
+    """
+
+    def __init__(self, kernel: Kernel, selected: Sequence[str] = ()) -> None:
+        """Nothing is started yet."""
+        self.kernel, self.selected = kernel, tuple(selected)
+        self.session: Session | None = None
+        self.windows_read = False
+
+    def supports(self) -> Supports:
+        """What is still asked of the kernel: not the dtypes that end its process."""
+        dead = self._session().terms.dead
+        return without(self.kernel, dead).supports
+
+    def check(self, id: str, problems: Sequence[Problem] | None = None) -> Result:
+        """Run a check; where it fails, the checks of windows are run first, since they may explain it."""
+        session = self._session()
+        result = session.check(id, problems=problems)
+        if result.verdict == "failed" and not self.windows_read and id[0] != "E":
+            self.windows_read = True
+            for other in self.selected:
+                if other[0] == "W" and other >= "W11":
+                    session.check(other)
+            result = session.check(id, problems=problems)
+        return result
+
+    def explain(self, result: Result) -> Result:
+        """Reduce and diagnose a failure."""
+        return self._session().explain(result)
+
+    def _session(self) -> Session:
+        if self.session is None:
+            self.session = Session(partial(fresh, self.kernel), self.kernel.device)
+            self.session.start()
+            if SURVIVES in self.selected:
+                self.session.check(SURVIVES)
+        return self.session
 
 
 def explain(result: Result) -> str:
@@ -155,7 +204,9 @@ def explain(result: Result) -> str:
         Problem("1d 3 k3")
     """
     lines = [f"{result.id}: {result.title}", result.message, f'Problem("{result.problem}")', result.drawing]
-    return "\n".join(line for line in lines if line)
+    lines += [f"seen: {result.seen}"] if result.seen else []
+    lines += [f"looks like: {result.looks_like}"] if result.looks_like else []
+    return "\n".join(printable(line) for text in lines for line in text.splitlines())
 
 
 def parametrize_with_checks(
@@ -198,5 +249,6 @@ def parametrize_with_checks(
         if id not in CHECKS:
             raise ValueError(f"expected_failures names no check: {id!r}; the ids are {', '.join(sorted(CHECKS))}")
     kernel = fn if isinstance(fn, Kernel) else Kernel(fn, supports or Supports(), layout, device)
-    bound = [BoundCheck(check, kernel, expected.get(check.id), max_examples) for check in select(checks)]
+    bench = Bench(kernel, [check.id for check in select(checks)])
+    bound = [BoundCheck(check, bench, expected.get(check.id), max_examples) for check in select(checks)]
     return pytest.mark.parametrize("check", bound, ids=repr)

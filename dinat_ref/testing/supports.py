@@ -7,6 +7,8 @@ import torch
 
 from dinat_ref.testing.problem import DTYPES, Problem
 
+MOST_AXES = 4  # the enumeration of windows grows with the power of it
+LARGEST_HEAD = 4096
 NAMES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
 
@@ -69,8 +71,13 @@ class Supports:
     def __post_init__(self) -> None:
         """Check what was declared and bring the dtypes to their short names."""
         axes = (self.ndim,) if isinstance(self.ndim, int) else tuple(sorted(self.ndim))
-        if not axes or not all(isinstance(n, int) and n >= 1 for n in axes):
-            raise ValueError(f"ndim must list numbers of axes, each at least 1, got {self.ndim!r}")
+        if not axes or not all(_is_size(n, MOST_AXES) for n in axes):
+            raise ValueError(f"ndim must list numbers of axes, each 1 to {MOST_AXES}, got {_shown(axes)}")
+        dims = None if self.head_dims is None else frozenset(self.head_dims)
+        if dims is not None and not (dims and all(_is_size(size, LARGEST_HEAD) for size in dims)):
+            raise ValueError(f"head_dims must list sizes, each 1 to {LARGEST_HEAD}, got {_shown(dims)}")
+        if self.max_tokens is not None and not _is_size(self.max_tokens, 2**62):
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens!r}")
         names = [str(dtype).removeprefix("torch.") for dtype in self.dtypes]
         names = [NAMES.get(name, name) for name in names]
         for name in names:
@@ -80,7 +87,7 @@ class Supports:
             raise ValueError("dtypes must name at least one dtype, got none")
         object.__setattr__(self, "ndim", axes)
         object.__setattr__(self, "dtypes", tuple(names))
-        object.__setattr__(self, "head_dims", None if self.head_dims is None else frozenset(self.head_dims))
+        object.__setattr__(self, "head_dims", dims)
 
     def has(self, dtype: str) -> bool:
         """Whether the kernel takes a dtype, by its short name."""
@@ -141,3 +148,13 @@ class Supports:
             summary = (self.accepts.__doc__ or "").strip().partition("\n")[0].rstrip(".")
             words.append(f"only problems that {summary or getattr(self.accepts, '__name__', 'accepts')}")
         return words
+
+
+def _is_size(value: object, most: int) -> bool:
+    """Whether a value is a whole number from 1 to a limit."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _shown(values: Collection[object]) -> str:
+    """A few values for an error."""
+    return ", ".join(map(repr, list(values)[:5])) or "none"

@@ -149,7 +149,7 @@ def modes(kernel: Kernel, problem: Problem) -> float:
     return max(worst, ruler.agree("with a graph, the output", graph, plain))
 
 
-@check("D10-survives", enumerate=each_dtype, isolated=True)
+@check("D10-survives", enumerate=each_dtype)
 def survives(kernel: Kernel, problem: Problem) -> None:
     """In every dtype, the process survives a call."""
     inputs: Inputs = problem.inputs(kernel.device)

@@ -37,7 +37,7 @@ def must_raise(id: str, title: str, needs: tuple[str, ...], spoil: Spoil) -> Non
         raise Wrong(f"accepted silently: {title}; returned {shape}")
 
     examine.__doc__ = f"Raises: {title}"
-    check(id, enumerate=small, needs=needs, isolated=True)(examine)
+    check(id, enumerate=small, needs=needs)(examine)
 
 
 def set_argument(name: str, value: Callable[[Problem], Any]) -> Spoil:
@@ -144,7 +144,7 @@ def _undeclared_even() -> None:
         raise Wrong("accepted silently: an even kernel size, though the kernel is declared without them")
 
     examine.__doc__ = "Raises: an even kernel size, where the kernel is declared without them"
-    check(before, enumerate=odd_only, isolated=True)(examine)
+    check(before, enumerate=odd_only)(examine)
 
 
 _undeclared_even()

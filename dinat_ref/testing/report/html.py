@@ -1,7 +1,8 @@
 """The report as one self-contained HTML page: no script, no font, no picture from anywhere."""
 
-from html import escape
+import html
 
+from dinat_ref.command import printable
 from dinat_ref.testing.registry import KINDS
 from dinat_ref.testing.report.results import BAD, Report, Result
 
@@ -20,6 +21,11 @@ article { border: 1px solid var(--line); border-radius: .4rem; padding: .2rem 1r
 article h3 { font-size: 1rem; margin: .6rem 0; } pre { overflow-x: auto; background: #8881; padding: .6rem .8rem; }
 .bar { display: inline-block; height: .6rem; background: var(--good); vertical-align: middle; margin-right: .4rem; }
 """
+
+
+def escape(text: str) -> str:
+    """Text from outside, without what would command a page or a terminal; a drawing keeps its lines."""
+    return "\n".join(html.escape(printable(line)) for line in text.split("\n"))
 
 
 def as_html(report: Report) -> str:
@@ -42,9 +48,7 @@ def as_html(report: Report) -> str:
         f'<p class="{banner}"><strong>{verdict}</strong>: {escape(report.totals())}</p>',
         f"<p>Restricted: {escape(restricted)}.</p>",
     ]
-    if report.narrowed:
-        known = ", ".join(f"{name} ({id})" for name, id in report.narrowed.items())
-        parts.append(f"<p>Wrong already, so left out of the checks after it: {escape(known)}.</p>")
+    parts += [f"<p>{escape(note)}.</p>" for note in report.notes]
     if report.diagnoses:
         items = (
             f"<li><b>{escape(words)}</b> ({escape(', '.join(ids))})</li>" for words, ids in report.diagnoses.items()
@@ -86,6 +90,8 @@ def _failure(result: Result) -> str:
         lines.append(f"<pre>Problem(&quot;{escape(result.problem)}&quot;)</pre>")
     if result.drawing:
         lines.append(f"<pre>{escape(result.drawing)}</pre>")
+    if result.seen:
+        lines.append(f"<p>Seen: {escape(result.seen)}</p>")
     if result.looks_like:
         lines.append(f"<p>Looks like: <b>{escape(result.looks_like)}</b></p>")
     return "".join([*lines, "</article>"])

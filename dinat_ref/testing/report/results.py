@@ -5,9 +5,10 @@ import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dinat_ref.command import printable
 from dinat_ref.testing.problem import Problem
 
-VERDICTS = ("passed", "failed", "expected failure", "unexpected pass", "skipped", "not run")
+VERDICTS = ("passed", "failed", "expected failure", "unexpected pass", "follows", "skipped", "not run")
 BAD = ("failed", "unexpected pass")
 
 
@@ -29,8 +30,10 @@ class Result:
         worst: the worst error as a multiple of the budget: 1 is all of it, None where nothing is measured.
         problem: the smallest problem found that fails.
         drawing: the windows of that problem, expected beside the kernel's.
-        looks_like: the diagnosis.
-        reason: why it was skipped or expected to fail.
+        looks_like: the known bug that does the same on all the evidence, if there is one.
+        seen: the failure in words that were made from the failing problems and outputs themselves.
+        origins: how many problems failed and follow from the failure of another check, by its id.
+        reason: why it was skipped or expected to fail, or which failure it follows from.
         evidence: problems that failed and some that passed, for the diagnosis.
     Example:
         >>> Result("W02-own-query", "every query attends itself").verdict
@@ -48,7 +51,9 @@ class Result:
     problem: str = ""
     drawing: str = ""
     looks_like: str = ""
+    seen: str = ""
     reason: str = ""
+    origins: dict[str, int] = field(default_factory=dict)
     evidence: tuple[list[Problem], list[Problem]] = field(default_factory=lambda: ([], []), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +82,7 @@ class Report:
     torch: str
     restrictions: list[str]
     results: list[Result] = field(default_factory=list)
-    narrowed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -118,7 +123,7 @@ class Report:
         """What the failures look like, each with the checks that say so."""
         found: dict[str, list[str]] = {}
         for result in self.results:
-            if result.looks_like:
+            if result.looks_like and result.verdict != "follows":
                 found.setdefault(result.looks_like, []).append(result.id)
         return found
 
@@ -132,19 +137,15 @@ class Report:
         lines += textwrap.wrap(
             "restricted: " + ("; ".join(self.restrictions) or "nothing"), 110, subsequent_indent="    "
         )
+        lines += self.notes
         width = max([len(result.id) for result in self.results], default=2)
         lines += ["", f"{'check':<{width}}  {'verdict':<16}  problems   worst error"]
         for result in self.results:
             worst = "" if result.worst is None else f"{result.worst:.2f} of the budget"
             count = f"{result.problems or '':>8}"
-            reason = f"({result.reason})" if result.reason else ""
+            reason = f"{'  ' if worst else ''}({result.reason})" if result.reason else ""
             shown = result.verdict.upper() if result.verdict in BAD else result.verdict
             lines.append(f"{result.id:<{width}}  {shown:<16}  {count}   {worst}{reason}".rstrip())
-        if self.narrowed:
-            known = ", ".join(f"{name} ({id})" for name, id in self.narrowed.items())
-            lines += ["", *textwrap.wrap(f"wrong already, so left out of the checks after it: {known}", 110)]
-        if any(result.id == "W11-odd-kernels" for result in self.failures):
-            lines += ["", "the plainest windows are wrong (W11): mend them first, most other failures follow from them"]
         if self.diagnoses:
             lines += ["", "in words, this kernel looks like:"]
             lines += [f"  {words}: {', '.join(ids)}" for words, ids in self.diagnoses.items()]
@@ -152,7 +153,7 @@ class Report:
             lines += ["", *self._describe(result)]
         if self.interrupted:
             lines += ["", "interrupted: only what has run is reported"]
-        return "\n".join([*lines, "", self.totals()])
+        return "\n".join(printable(line) for line in [*lines, "", self.totals()])
 
     def _describe(self, result: Result) -> list[str]:
         lines = [f"{result.verdict.upper()} {result.id}: {result.title}"]
@@ -164,6 +165,7 @@ class Report:
             lines.append(f'  Problem("{result.problem}")')
         if result.drawing:
             lines += textwrap.indent(result.drawing, "    ").splitlines()
+        lines += [f"  seen: {result.seen}"] if result.seen else []
         return [*lines, f"  looks like: {result.looks_like}"] if result.looks_like else lines
 
     def as_dict(self) -> dict[str, Any]:
