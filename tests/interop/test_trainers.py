@@ -1,9 +1,14 @@
 """Other people's training loops take our models: transformers' Trainer, Lightning."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from dinat_ref.models import DiNAT, DinatForImageClassification
@@ -137,3 +142,60 @@ def test_lightning_fits_a_model(tmp_path):
     again = Fit.load_from_checkpoint(tmp_path / "last.ckpt")
     for name, tensor in module.state_dict().items():
         assert_close(again.state_dict()[name], tensor, **EXACT)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments
+
+folder, images, output = sys.argv[1:]
+names = sorted(path.name for path in Path(images).iterdir())
+label2id = {name: str(number) for number, name in enumerate(names)}
+id2label = {number: name for name, number in label2id.items()}
+config = AutoConfig.from_pretrained(folder, num_labels=len(names), label2id=label2id, id2label=id2label)
+model = AutoModelForImageClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
+processor = AutoImageProcessor.from_pretrained(folder)
+data = [
+    {"pixel_values": processor(Image.open(path), return_tensors="pt")["pixel_values"][0], "labels": names.index(name)}
+    for name in names
+    for path in Path(images, name).iterdir()
+]
+settings = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "learning_rate": 5e-3, "num_train_epochs": 6}
+arguments = TrainingArguments(output_dir=output, save_strategy="no", **settings)
+trainer = Trainer(model=model, args=arguments, train_dataset=data, processing_class=processor)
+trainer.train()
+trainer.save_model()
+"""
+
+
+def test_a_script_for_transformers_trains_a_dinat_on_a_folder_of_images_unedited(tmp_path):
+    """In the manner of transformers' example for image classification, under ``dinat-ref run``."""
+    for package in ("transformers", "accelerate", "safetensors"):
+        pytest.importorskip(package, reason=f"{package} is not installed: dinat-ref[hf]")
+    generator = np.random.default_rng(0)
+    for name, shade in (("bright", 210), ("dark", 40), ("grey", 128)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = generator.normal(shade, 25, (60, 70, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    start = DinatForImageClassification(tiny())
+    start.image_processor = ImageProcessor(size=40)
+    start.save_pretrained(tmp_path / "start")
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    names = [str(tmp_path / name) for name in ("train.py", "start", "images", "trained")]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dinat_ref", "run", *names]
+    run = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+    model = DinatForImageClassification.from_pretrained(tmp_path / "trained")
+    assert model.config.id2label == {0: "bright", 1: "dark", 2: "grey"}
+    with torch.no_grad():
+        for number, name in model.config.id2label.items():
+            for path in (tmp_path / "images" / name).iterdir():
+                assert model(model.image_processor(Image.open(path))).logits.argmax() == number
