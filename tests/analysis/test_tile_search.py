@@ -74,16 +74,45 @@ def test_production_windows_waste_nothing_with_the_default_tiles_of_every_kernel
         assert count.speedup == pytest.approx(count.flop_speedup)
 
 
-def test_production_windows_waste_something_with_other_tiles():
-    """The defaults are what they were made for: of Blackwell's seven shapes one serves the undilated windows."""
-    perfect = {
-        name: [pair for pair in PRESETS["blackwell"].shapes[3] if count_tiles(neighborhood, *pair).is_perfect]
-        for name, neighborhood in PRODUCTION.items()
-    }
-    assert [len(pairs) for pairs in perfect.values()] == [7, 2, 1, 1, 1]
-    worse = count_tiles(PRODUCTION["12x24, stride 4x8"], (2, 16, 8), (2, 8, 8))
-    assert (worse.speedup, worse.flop_speedup) == (pytest.approx(55 / 12), pytest.approx(110 / 9))
-    assert worse.partial / worse.total == 0.9
+PERFECT = {  # of so many shapes on three axes, in the order of PRODUCTION
+    "fna": (10, [10, 7, 6, 6, 6]),
+    "fna-64x128": (30, [30, 18, 13, 13, 13]),
+    "fna-32x128": (36, [36, 21, 16, 16, 16]),
+    "hopper-64": (2, [2, 1, 1, 1, 1]),
+    "hopper": (2, [2, 1, 1, 1, 1]),
+    "hopper-256": (2, [2, 1, 1, 1, 1]),
+    "blackwell": (7, [7, 2, 1, 1, 1]),
+    "flex": (15, [15, 9, 6, 6, 6]),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_production_windows_waste_something_with_other_tiles(name, count_cases):
+    """Found: with maximal dilation every shape is perfect; the other windows want the right one."""
+    preset, (shapes, expected) = PRESETS[name], PERFECT[name]
+    assert len(preset.shapes[3]) == shapes
+    for neighborhood, number in zip(PRODUCTION.values(), expected, strict=True):
+        counts = [count_tiles(neighborhood, *pair, preset.tiling) for pair in preset.shapes[3]]
+        assert sum(count.is_perfect for count in counts) == number
+        count_cases("production windows", len(counts))
+
+
+def test_another_shape_of_the_same_kernel_needs_masks_nearly_everywhere():
+    count = count_tiles(PRODUCTION["12x24, stride 4x8"], (2, 16, 8), (2, 8, 8))
+    assert (count.speedup, count.flop_speedup) == (pytest.approx(55 / 12), pytest.approx(110 / 9))
+    assert count.partial / count.total == 0.9
+
+
+@pytest.mark.parametrize("name", ["hopper", "blackwell"])
+def test_the_smallest_perfect_strides_that_natten_names(name):
+    """NATTEN's documentation of its profiler names strides that its simulator found: 256, 16x16 and 16x8x8."""
+    sequence = [
+        count_tiles(Neighborhood((32768,), 2048, stride), *PRESETS[name].shapes[1][0]) for stride in range(1, 257)
+    ]
+    assert [count.is_perfect for count in sequence] == [False] * 255 + [True]
+    for layout, window, stride in (((256, 256), 80, 16), ((30, 48, 80), (18, 24, 24), (16, 8, 8))):
+        neighborhood = Neighborhood(layout, window, stride)
+        assert any(count_tiles(neighborhood, *pair).is_perfect for pair in PRESETS[name].shapes[len(layout)])
 
 
 @given(problems(plain=True), st.integers(1, 4), st.integers(1, 4), st.sampled_from(["static", "dynamic"]))
