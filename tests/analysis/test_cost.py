@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from dinat_ref.analysis.cost import attention_cost, formula_cost, published_cost, traced_cost
 from dinat_ref.models import create_model, list_models
@@ -73,3 +74,16 @@ def test_the_papers_table(tokens, dim, keys):
     assert attention_cost("SA", tokens, dim, keys) == full
     with pytest.raises(ValueError, match="kind must be"):
         attention_cost("MSA", tokens, dim, keys)
+
+
+def test_pytorchs_own_counter_counts_what_is_executed():
+    """As the module says: the same convolutions and linear maps, whole slabs of keys, and no biases or norms."""
+    model = create_model("dinat_mini", device="meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    ours, theirs = traced_cost(model, 224), counter.get_flop_counts()["Global"]
+    halved = {str(name).removeprefix("aten."): count / 2 for name, count in theirs.items()}
+    assert halved.pop("convolution") == ours["convolution"]
+    assert halved.pop("addmm") == ours["linear"]
+    assert ours["attention"] < sum(halved.values()) < 2 * ours["attention"]
+    assert counter.get_total_flops() / 2e9 == pytest.approx(2.77, abs=0.005)
