@@ -127,7 +127,7 @@ def _model(args: argparse.Namespace) -> tuple[nn.Module, ImageProcessor, dict[in
     try:
         if args.weights and args.model is None:
             folder = weights_folder(Path(args.weights))
-            if (folder / "config.json").is_file():
+            if (folder / "config.json").exists():
                 return _from_folder(folder, args)
         name = args.model or "dinat_mini"
         variant = find_variant(name)
@@ -190,7 +190,9 @@ def _read_labels(path: str | None, num_classes: int) -> dict[int, str]:
         raise CommandError(f"cannot read labels: {path}: {reason}") from None
     try:
         names = parse_json(text)
-    except ValueError:
+    except ValueError as error:
+        if text.lstrip().startswith(("[", "{")):
+            raise CommandError(f"cannot read labels: {path}: {error}") from None
         names = text.splitlines()
     if isinstance(names, list):
         names = dict(enumerate(names))

@@ -11,11 +11,14 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from dinat_ref.command import printable
 
 MOST_BYTES = 4 * 2**20  # of a JSON file; the largest that is published, an index of shards, has a tenth
 DEEPEST = 64  # brackets within brackets; a configuration has 3
-BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)  # or a string, whose brackets count for nothing
+MOST_BRACKETS = 200_000  # objects and lists in all; a run of so many epochs has one for each
+STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # in JSON
 
 
 def open_regular(path: Path | str) -> BinaryIO:
@@ -95,12 +98,12 @@ def parse_json(text: str) -> Any:
         Traceback (most recent call last):
         ValueError: an object has the name 'depths' twice
     """
-    depth = 0
-    for match in BRACKET.finditer(text):
-        bracket = match[0]
-        depth += (bracket in "[{") - (bracket in "]}")
-        if depth > DEEPEST:
-            raise ValueError(f"JSON must be nested at most {DEEPEST} deep")
+    letters = np.frombuffer(STRING.sub("", text).encode("utf-8", "replace"), np.uint8)
+    opened, closed = (np.isin(letters, np.frombuffer(brackets, np.uint8)) for brackets in (b"[{", b"]}"))
+    if np.cumsum(opened.astype(np.int32) - closed).max(initial=0) > DEEPEST:
+        raise ValueError(f"JSON must be nested at most {DEEPEST} deep")
+    if opened.sum() > MOST_BRACKETS:
+        raise ValueError(f"JSON must have at most {MOST_BRACKETS:,} objects and lists, got {opened.sum():,}")
     return json.loads(text, object_pairs_hook=_each_name_once, parse_constant=_no_number)
 
 

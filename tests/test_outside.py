@@ -44,6 +44,7 @@ def test_whatever_the_text_it_is_read_or_refused(text):
     [
         ("[" * 10**5 + "]" * 10**5, "JSON must be nested at most 64 deep"),
         ('{"a":' * 10**5, "JSON must be nested at most 64 deep"),
+        ("[" + "[]," * 200_000 + "[]]", "JSON must have at most 200,000 objects and lists, got 200,002"),
         ('{"id2label": {"0": "cat", "0": "dog"}}', "an object has the name '0' twice"),
         ('{"eps": NaN}', "NaN is no number in JSON"),
         ('{"eps": -Infinity}', "-Infinity is no number in JSON"),

@@ -21,7 +21,7 @@ from dinat_ref.outside import open_regular
 
 MOST_ENTRIES = 100_000  # of an archive; one for each tensor and a few more
 MOST_BYTES = 4 * 2**20  # of the program; that of DiNAT-Large with its optimizer has a tenth
-MOST_STEPS = 10**6  # of the program; each tensor takes about 30
+MOST_STEPS = 500_000  # of the program; each tensor takes about 30
 TORCH = re.compile(r"torch\.(?!\w+Tensor$).*")  # but for torch.FloatTensor(10**12) and its kin, which none writes
 PLAIN = ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex")
 NUMPY = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")

@@ -98,7 +98,7 @@ class Pretrained(GradientCheckpointing):
         if new := [*report.missing, *(entry.partition(":")[0] for entry in report.misshapen)]:
             drawn = make().state_dict()
             model.load_state_dict({name: drawn[name] for name in new}, strict=False)
-        if (folder / PROCESSOR_FILE).is_file():
+        if (folder / PROCESSOR_FILE).exists():
             model.image_processor = ImageProcessor.from_json(folder)
         return model.eval()
 

@@ -176,7 +176,8 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         what = "a safetensors file" if path.suffix == ".safetensors" else "a PyTorch file"
-        raise CheckpointError(f"{path} cannot be read as {what}: {error}") from None
+        text = str(error) if str(error).startswith(str(path)) else f"{path} cannot be read as {what}: {error}"
+        raise CheckpointError(text) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds no tensors by name")
     return content
@@ -226,10 +227,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     """Read which shard has which tensor."""
     try:
         weight_map = read_json(index).get("weight_map")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{index} is no index of shards: {error}") from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} is no index of shards: it needs a weight_map from names to files")
     for name in weight_map.values():

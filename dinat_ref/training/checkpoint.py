@@ -116,9 +116,10 @@ def load_training(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = checkpoint / "training.json"
     try:
         content = read_json(path, MOST_BYTES)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{path} cannot be read: {reason}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
     content["history"] = _check_history(content.get("history"), checkpoint)
     try:
         return read_checkpoint(checkpoint / "training.safetensors"), content
