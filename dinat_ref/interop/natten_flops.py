@@ -89,6 +89,17 @@ def fna_flop_count(
     return na_qk_flop_count(q_shape, k_shape, *arguments) + na_av_flop_count(q_shape, v_shape, *arguments)
 
 
+class Counting:
+    """Whether operations are being counted in this process.
+
+    Example:
+        >>> Counting.on
+        False
+    """
+
+    on = False
+
+
 class NeighborhoodAttentionOperation(torch.autograd.Function):
     """One operation in a trace, whatever it consists of.
 
@@ -97,12 +108,16 @@ class NeighborhoodAttentionOperation(torch.autograd.Function):
         tensor([1.])
     """
 
-    counting = False
-
     @staticmethod
     def forward(ctx: Any, operations: Tensor, function: Callable[..., Any], *tensors: Tensor | None) -> Any:
-        """Run the function; the length of ``operations`` is for whoever reads the trace."""
-        return function(*tensors)
+        """Run the function out of the trace's sight; the length of ``operations`` is for whoever reads the trace."""
+        backend: Any = torch._C
+        tracing = backend._get_tracing_state()
+        backend._set_tracing_state(None)  # tables made while tracing would belong to it, and outlive it in caches
+        try:
+            return function(*tensors)
+        finally:
+            backend._set_tracing_state(tracing)
 
 
 def counted(halves: int) -> Callable[[Function], Function]:
@@ -121,7 +136,7 @@ def counted(halves: int) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def maybe_counted(*arguments: Any, **named: Any) -> Any:
-            if not NeighborhoodAttentionOperation.counting:
+            if not Counting.on:
                 return function(*arguments, **named)
             bound = inspect.signature(function).bind(*arguments, **named).arguments
             tensors = [value for value in bound.values() if isinstance(value, Tensor)]
@@ -164,12 +179,12 @@ def add_natten_handle(flop_ctr: Any) -> Any:
     analyze = flop_ctr._analyze
 
     def analyze_counting() -> Any:
-        NeighborhoodAttentionOperation.counting = True
+        Counting.on = True
         try:
             with torch.no_grad():
                 return analyze()
         finally:
-            NeighborhoodAttentionOperation.counting = False
+            Counting.on = False
 
     flop_ctr._analyze = analyze_counting
     handles = {"prim::PythonOp.NeighborhoodAttentionOperation": lambda inputs, _: inputs[0].type().sizes()[0]}

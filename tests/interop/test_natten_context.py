@@ -138,8 +138,6 @@ def test_halves_and_additional_keys_are_counted():
     apply = natten_flops.NeighborhoodAttentionOperation.apply
 
     class Recorded(natten_flops.NeighborhoodAttentionOperation):
-        counting = True
-
         @staticmethod
         def apply(operations, *rest):
             calls.append(operations.numel())
@@ -147,6 +145,7 @@ def test_halves_and_additional_keys_are_counted():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(natten_flops, "NeighborhoodAttentionOperation", Recorded)
+        patch.setattr(natten_flops.Counting, "on", True)
         query, extra = torch.randn(2, 3, 4, 5, 8), torch.randn(2, 3, 7, 8)
         attn = natten_legacy.na2d_qk(query, query, 3, additional_keys=extra)
         natten_legacy.na2d_av(attn, query, 3, additional_values=extra)

@@ -1,5 +1,7 @@
 """Each release of NATTEN by itself: the table of its names, its orders of arguments, and what its layers do."""
 
+import importlib
+import importlib.util
 import inspect
 import io
 import pickle
@@ -55,6 +57,18 @@ def test_a_version_is_served_by_the_release_of_its_series():
     for wrong in ("0.16", "1.0", "", "0.17.x", "0.170"):
         with pytest.raises(ValueError, match="version must be a release of"):
             find_release(wrong)
+
+
+@pytest.mark.parametrize("release", SURFACES)
+@pytest.mark.usefixtures("stand_in")
+def test_every_module_of_the_table_can_be_imported(release):
+    natten.install_as_natten(release)
+    for module, names in read_surface(release).items():
+        imported = importlib.import_module(module)
+        assert set(names) <= set(vars(imported)), module
+        assert importlib.util.find_spec(module).name == module
+    exec("from natten import *; from natten.functional import *", namespace := {})
+    assert "NeighborhoodAttention2D" in namespace
 
 
 @pytest.mark.usefixtures("stand_in")

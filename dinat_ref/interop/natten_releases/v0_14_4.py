@@ -23,10 +23,12 @@ class _Layer(PaddedLayer):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         dilation: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         self.fits_dilation = isinstance(dilation, str)
         step = 1 if self.fits_dilation else dilation
-        super().__init__(dim, num_heads, kernel_size, 1, step, False, qkv_bias, True, qk_scale, attn_drop, proj_drop)
+        super().__init__(dim, num_heads, kernel_size, 1, step, False, qkv_bias, bias, qk_scale, attn_drop, proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend; a dilation given as a word is as large as the map allows."""
