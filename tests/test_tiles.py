@@ -34,6 +34,13 @@ def test_words_of_a_stride_that_a_smaller_one_beats(capsys):
     assert "Stride 1x8x8 is as fast, and closer to a sliding window.\n" in out
 
 
+def test_words_name_the_tiles_where_others_are_better(capsys):
+    """Of Blackwell's shapes the fastest for sliding windows is not the fastest of all."""
+    out = printed(capsys, "30x48x80", "18x24x24", "--preset", "blackwell")
+    assert "18x24x24    91 %   1x1x1  4x4x16, 2x4x16" in out
+    assert "16x8x8 on tiles of 8x4x8 and 2x8x8 wastes none.\n" in out
+
+
 def test_words_where_nothing_helps(capsys):
     out = printed(capsys, "64", "9", "--q-tile", "1", "--kv-tile", "4")
     assert "Stride 1 wastes" in out

@@ -76,10 +76,12 @@ def words(chosen: Choice, front: Sequence[Choice], flat: Sequence[Choice] = ()) 
         lines = [f"Stride {stride} wastes none of the tiles it visits: the window is perfectly block-sparse."]
     elif best.count.speedup > count.speedup * (1 + 1e-9):
         better = by(best.neighborhood.stride)
+        if (best.query_tile, best.key_tile) != (chosen.query_tile, chosen.key_tile):
+            better += f" on tiles of {by(best.query_tile)} and {by(best.key_tile)}"
         wastes = f"Stride {stride} wastes {_percent(count.waste)} of the tiles it visits"
         lines = [f"{wastes}; {better} wastes {_percent(best.count.waste)}."]
         times = f"At most it is {count.speedup:.2f} times as fast as full attention"
-        lines.append(f"{times}; {better} is {best.count.speedup:.2f}.")
+        lines.append(f"{times}; {by(best.neighborhood.stride)} is {best.count.speedup:.2f}.")
     else:
         lines = [f"Stride {stride} wastes {_percent(count.waste)} of the tiles it visits; no stride is faster."]
     if not count.is_perfect:
