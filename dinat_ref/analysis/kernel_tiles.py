@@ -14,7 +14,6 @@ A window is a product of axes, so tiles are counted axis by axis and multiplied.
 that spends its time on visited tiles alone, and waits for the tile of queries that visits the most.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,11 +147,10 @@ def count_tiles(
     )
 
 
-@functools.lru_cache(maxsize=256)
 def axis_tiles(
     axis: tuple[int, int, int, int, bool], query_tile: int, key_tile: int, tiling: str = "static"
 ) -> tuple[AxisTile, ...]:
-    """Cut one axis, dilation group by dilation group, into tiles of queries; computed once per set of arguments.
+    """Cut one axis, dilation group by dilation group, into tiles of queries.
 
     Windows move in one direction only, so the first query of a tile has the first key, and the last query the last.
 

@@ -10,8 +10,16 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dinat_ref.analysis.kernel_tiles import TileCount, axis_tiles, check_tiles, count_tiles
+from dinat_ref.analysis.kernel_tiles import (
+    TileCount,
+    axis_tiles,
+    check_tiles,
+    count_tiles,
+    full_attention_visits,
+    worst_visit,
+)
 from dinat_ref.analysis.tile_shapes import Pair
 from dinat_ref.command import show_progress
 from dinat_ref.neighborhood import Neighborhood, per_axis
@@ -59,11 +67,8 @@ def stride_front(
         (2, 8, 8) 10.0
         (16, 8, 8) 11.11
     """
-    return pareto(
-        Choice(wanted, *pair, count_tiles(wanted, *pair, tiling, additional_keys))
-        for pair in tiles
-        for wanted in _strides(neighborhood, pair, tiling)
-    )
+    candidates = [one for pair in tiles for one in _candidates(neighborhood, pair, tiling, additional_keys)]
+    return [candidate.choice(tiling, additional_keys) for candidate in pareto(candidates)]
 
 
 def window_front(
@@ -96,7 +101,7 @@ def window_front(
     layout = tuple(layout)
     dilation, narrowest = per_axis("dilation", dilation, layout), per_axis("at_least", at_least, layout)
     keys = int((1 - sparsity) * math.prod(layout) + 1e-9)
-    candidates: list[tuple[Pair, Neighborhood]] = []
+    windows: list[tuple[Pair, Neighborhood]] = []
     for pair in tiles:
         check_tiles(Neighborhood(layout, 1, 1, dilation), *pair, tiling, additional_keys)
         widths = [
@@ -107,64 +112,90 @@ def window_front(
             raise ValueError(
                 f"{math.prod(map(len, widths)):,} windows to try, more than {MOST_WINDOWS:,}; set at_least"
             )
-        candidates += [(pair, Neighborhood(layout, window, 1, dilation)) for window in _largest(widths, keys)]
-    if not candidates:
+        windows += [(pair, Neighborhood(layout, window, 1, dilation)) for window in _largest(widths, keys)]
+    if not windows:
         raise ValueError(f"no window of at least {narrowest} keys has a sparsity of {sparsity} on {layout}")
 
-    found: list[Choice] = []
-    for number, (pair, neighborhood) in enumerate(candidates, start=1):
-        show_progress(f"window {number} of {len(candidates)}")
-        for wanted in _strides(neighborhood, pair, tiling):
-            found.append(Choice(wanted, *pair, count_tiles(wanted, *pair, tiling, additional_keys)))
-        found = pareto(found)
+    front: list[Candidate] = []
+    for number, (pair, neighborhood) in enumerate(windows, start=1):
+        if number % 100 == 1:
+            show_progress(f"window {number} of {len(windows)}")
+        front = pareto([*front, *_candidates(neighborhood, pair, tiling, additional_keys)])
     show_progress("")
-    return found
+    return [candidate.choice(tiling, additional_keys) for candidate in front]
 
 
-def pareto(choices: Iterable[Choice]) -> list[Choice]:
-    """Keep the choices that are faster than all in which as many queries, or fewer, share a window.
+class Candidate(NamedTuple):
+    """A window, a stride and a pair of tiles with nothing counted but the speedup.
 
     Example:
-        >>> pareto([])
-        []
+        >>> Candidate(1, 2.0, Neighborhood((9,), 3), (1,), ((2,), (2,))).choice("static").count.query_tiles
+        5
     """
-    front: list[Choice] = []
-    for choice in sorted(choices, key=lambda one: (one.sharing, -one.count.speedup, -one.neighborhood.num_keys)):
-        if not front or choice.count.speedup > front[-1].count.speedup * (1 + 1e-9):
-            front.append(choice)
+
+    sharing: int
+    speedup: float
+    neighborhood: Neighborhood
+    stride: tuple[int, ...]
+    pair: Pair
+
+    def choice(self, tiling: str, additional_keys: int = 0) -> Choice:
+        """Count all there is to count."""
+        window = self.neighborhood
+        strided = Neighborhood(window.layout, window.kernel_size, self.stride, window.dilation, window.is_causal)
+        return Choice(strided, *self.pair, count_tiles(strided, *self.pair, tiling, additional_keys))
+
+
+def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Keep the candidates that are faster than all in which as many queries, or fewer, share a window.
+
+    Of equals the widest window stays.
+
+    Example:
+        >>> window, pair = Neighborhood((9,), 3), ((2,), (2,))
+        >>> some = [Candidate(*pace, window, pace[:1], pair) for pace in ((1, 2.0), (2, 2.0), (3, 2.5))]
+        >>> [candidate.stride for candidate in pareto(some)]
+        [(1,), (3,)]
+    """
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda one: (one.sharing, -one.speedup, -one.neighborhood.num_keys)):
+        if not front or candidate.speedup > front[-1].speedup * (1 + 1e-9):
+            front.append(candidate)
     return front
 
 
-def _strides(neighborhood: Neighborhood, pair: Pair, tiling: str) -> Iterator[Neighborhood]:
+def _candidates(neighborhood: Neighborhood, pair: Pair, tiling: str, additional_keys: int) -> Iterator[Candidate]:
     """The window with all strides of which no smaller one, on any axis, does as well."""
-    query_tile, key_tile = check_tiles(neighborhood, *pair, tiling)
+    query_tile, key_tile = check_tiles(neighborhood, *pair, tiling, additional_keys)
+    visits = full_attention_visits(neighborhood.layout, query_tile, key_tile, additional_keys)
+    extra = -(-additional_keys // math.prod(key_tile))
     axes = zip(neighborhood.axes, query_tile, key_tile, strict=True)
-    by_axis = [_axis_strides(axis[0], *axis[1:4:2], axis[4], *sizes, tiling) for axis, *sizes in axes]
-    for stride in itertools.product(*by_axis):
-        yield Neighborhood(
-            neighborhood.layout, neighborhood.kernel_size, stride, neighborhood.dilation, neighborhood.is_causal
-        )
+    by_axis = [_axis_strides(axis[0], axis[1], axis[3], axis[4], *own, tiling) for axis, *own in axes]
+    for combined in itertools.product(*by_axis):
+        strides, worst, query_tiles = zip(*combined, strict=True)
+        speedup = visits / (math.prod(query_tiles) * (math.prod(worst) + extra))
+        yield Candidate(math.prod(strides), speedup, neighborhood, strides, pair)
 
 
 @functools.lru_cache(maxsize=4096)
 def _axis_strides(
     length: int, kernel_size: int, dilation: int, is_causal: bool, query_tile: int, key_tile: int, tiling: str
-) -> tuple[int, ...]:
-    """The strides of one axis that visit fewer tiles, at worst, than every smaller stride."""
+) -> tuple[tuple[int, int, int], ...]:
+    """The strides of one axis that visit fewer tiles, at worst, than every smaller one; those visits; query tiles."""
     fewest = -(-kernel_size // key_tile)
-    strides, best, steps = [], math.inf, 0
+    found: list[tuple[int, int, int]] = []
+    steps = 0
     for stride in range(1, kernel_size + 1):
-        tiles = axis_tiles.__wrapped__((length, kernel_size, stride, dilation, is_causal), query_tile, key_tile, tiling)
-        worst = max(len(tile.tiles) for tile in tiles)
-        if worst < best:
-            strides.append(stride)
-            best = worst
+        tiles = axis_tiles((length, kernel_size, stride, dilation, is_causal), query_tile, key_tile, tiling)
+        worst = worst_visit([tiles])
+        if not found or worst < found[-1][1]:
+            found.append((stride, worst, len(tiles)))
         steps += len(tiles)
-        if best <= fewest:  # no stride visits fewer
+        if found[-1][1] <= fewest:  # no stride visits fewer
             break
         if steps > MOST_STEPS:
             raise ValueError(f"an axis of {length:,} tokens has too many strides to try them all up to {kernel_size:,}")
-    return tuple(strides)
+    return tuple(found)
 
 
 def _largest(widths: Sequence[Sequence[int]], most: int) -> Iterator[tuple[int, ...]]:

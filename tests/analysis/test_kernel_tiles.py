@@ -45,7 +45,7 @@ def test_every_axis_up_to_length_twelve(tiling, count_cases):
     for axis in legal_axes(12):
         longest = -(-axis[0] // axis[3])  # of the dilation groups
         for query_tile, key_tile in itertools.product(range(1, longest + 1), repeat=2):
-            tiles = axis_tiles.__wrapped__(axis, query_tile, key_tile, tiling)
+            tiles = axis_tiles(axis, query_tile, key_tile, tiling)
             counted = [(len(tile.tiles), tile.full) for tile in tiles]
             assert counted == by_force(axis, query_tile, key_tile, tiling), (axis, query_tile, key_tile)
             count += 1
