@@ -23,6 +23,7 @@ from PIL import Image
 from dinat_ref.cli import main
 from dinat_ref.models import DiNAT
 from tests.models.test_photo import blank_png
+from tests.models.test_pickles import HASH_BOMB
 from tests.models.tiny import tiny
 
 DEEP = "[" * 10**5 + "]" * 10**5
@@ -204,6 +205,7 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda at: at.archive(b"\x80\x02}.", compression=zipfile.ZIP_DEFLATED),
         "a compressed archive",
     ),
+    "a key of 2**60 parts": (lambda at: at.archive(HASH_BOMB), "it holds tuples within tuples without end"),
     "a buffer of 68 GB": (
         lambda at: at.archive(b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R."),
         "it holds more than tensors (builtins.bytearray)",

@@ -6,10 +6,8 @@ trusts the file with memory and time. So first the archive must hold no more tha
 program must be short, and must name nothing but tensors; then no tensor may be larger than the file.
 """
 
-import pickletools
 import re
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,11 +15,11 @@ import torch
 from torch import Tensor
 
 from dinat_ref.command import printable
+from dinat_ref.models.pickle_scan import scan
 from dinat_ref.outside import open_regular
 
 MOST_ENTRIES = 100_000  # of an archive; one for each tensor and a few more
 MOST_BYTES = 4 * 2**20  # of the program; that of DiNAT-Large with its optimizer has a tenth
-MOST_STEPS = 500_000  # of the program; each tensor takes about 30
 TORCH = re.compile(r"torch\.(?!\w+Tensor$).*")  # but for torch.FloatTensor(10**12) and its kin, which none writes
 PLAIN = ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex")
 NUMPY = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -40,7 +38,7 @@ def read_pickle(path: Path | str, wrappers: tuple[str, ...] = ()) -> Any:
     Raises:
         OSError: as ``open``.
         ValueError: no such file; one that holds more than tensors; one that asks for more than it can hold.
-    Source: PyTorch's serialization; the stack machine: Python's pickletools.
+    Source: PyTorch's serialization.
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -68,10 +66,10 @@ def read_pickle(path: Path | str, wrappers: tuple[str, ...] = ()) -> Any:
 
 
 def _look_through(file: BinaryIO, size: int) -> tuple[set[str], set[str]]:
-    """Go through the program of a file without running it: the names it would import, and the words it holds."""
+    """Go through the programs of a file without running them, as ``scan``."""
     if file.read(2) != b"PK":
         file.seek(0)
-        return _names_and_words(file, programs=5)  # magic number, version, machine, content, names of the tensors
+        return scan(file, programs=5)  # magic number, version, machine, content, names of the tensors
     file.seek(0)
     try:
         if _count_entries(file, size) > MOST_ENTRIES:
@@ -88,7 +86,7 @@ def _look_through(file: BinaryIO, size: int) -> tuple[set[str], set[str]]:
             if programs[0].file_size > MOST_BYTES:
                 raise ValueError(f"it describes its tensors in more than {MOST_BYTES:,} bytes")
             with archive.open(programs[0]) as program:
-                return _names_and_words(program, programs=1)
+                return scan(program, programs=1)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OverflowError) as error:
         raise ValueError(f"it is a damaged archive: {error}") from None
 
@@ -101,38 +99,6 @@ def _count_entries(file: BinaryIO, size: int) -> int:
     end, long_end = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
     count = int.from_bytes(tail[end + 10 : end + 12], "little") if end >= 0 else 0
     return max(count, int.from_bytes(tail[long_end + 32 : long_end + 40], "little") if long_end >= 0 else 0)
-
-
-def _names_and_words(file: Any, programs: int) -> tuple[set[str], set[str]]:
-    """Step through pickles one after the other."""
-    names: set[str] = set()
-    words: set[str] = set()
-    steps = 0
-    try:
-        for _ in range(programs):
-            for operation, argument, _ in pickletools.genops(file):
-                steps += 1
-                if steps > MOST_STEPS:
-                    break
-                if operation.name in ("GLOBAL", "INST"):
-                    names.add(_name_of_today(str(argument)))
-                elif operation.name == "STACK_GLOBAL":  # torch.save does not write it: the name is on the stack
-                    names.add("something that is named in another way than torch.save does")
-                elif isinstance(argument, str):
-                    words.add(argument)
-    except Exception:  # of a damaged program, pickletools lets out whatever it stumbles over
-        if not names:
-            raise ValueError("it is damaged, or no file of torch.save") from None
-    if steps > MOST_STEPS:
-        raise ValueError(f"it takes more than {MOST_STEPS:,} steps to describe its tensors")
-    return names, words
-
-
-def _name_of_today(named: str) -> str:
-    """The name that Python 3 has for what a pickle names as Python 2 did, e.g. "__builtin__ set"."""
-    module, _, name = named.partition(" ")
-    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    return f"{module}.{name}"
 
 
 def _full_name(allowed: Any) -> str:

@@ -323,7 +323,7 @@ def test_an_index_may_not_name_files_elsewhere(tmp_path):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
         with pytest.raises(CheckpointError, match="must name files of weights in its own folder"):
             read_checkpoint(tmp_path / "folder")
-    index.write_text("[]")
+    index.write_text('{"metadata": {}}')
     with pytest.raises(CheckpointError, match="is no index of shards"):
         read_checkpoint(tmp_path / "folder")
 

@@ -3,6 +3,7 @@
 import argparse
 import io
 import pickle
+import random
 import re
 import zipfile
 from collections import Counter, OrderedDict
@@ -13,8 +14,10 @@ import torch
 from torch.testing import assert_close
 
 from dinat_ref.models import CheckpointError, read_checkpoint
-from dinat_ref.models.pickles import MOST_STEPS, read_pickle
+from dinat_ref.models.pickle_scan import MOST_STEPS
+from dinat_ref.models.pickles import read_pickle
 
+HASH_BOMB = b"\x80\x02}q\x00)q\x01" + b"".join(b"h%c\x86q%c" % (n, n + 1) for n in range(1, 61)) + b"K\x01s."
 HONEST = {
     "state_dict": OrderedDict(a=torch.arange(6.0).reshape(2, 3).T, b=torch.nn.Parameter(torch.ones(2))),
     "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "milestones": Counter({30: 1}), "lr": 1e-3},
@@ -24,6 +27,7 @@ HONEST = {
     "names": {"cat", "dog"},
     "size": torch.Size([2, 3]),
     "dtype": torch.float16,
+    "random": random.Random(0).getstate(),
 }
 
 
@@ -100,10 +104,20 @@ def test_what_a_user_allowed_is_read(tmp_path):
             b"\x80\x02ctorch\nFloatTensor\n\x8a\x05\x00\x00\x00\x00\x10\x85R.",
             "it holds more than tensors (torch.FloatTensor)",
         ),
+        (HASH_BOMB, "it holds tuples within tuples without end"),
         (b"\x80\x02X\xff\xff\xff\x7fabc.", "it is damaged, or no file of torch.save"),
         (b"", "it is damaged, or no file of torch.save"),
     ],
-    ids=["a buffer of 68 GB", "an escape", "protocol 4", "a long program", "a tensor of 274 GB", "a cut text", "empty"],
+    ids=[
+        "a buffer of 68 GB",
+        "an escape",
+        "protocol 4",
+        "a long program",
+        "a tensor of 274 GB",
+        "a key of 2**60 parts",
+        "a cut text",
+        "empty",
+    ],
 )
 def test_programs(tmp_path, program, message):
     torch.save({"a": torch.zeros(4096)}, tmp_path / "whole.pth")
