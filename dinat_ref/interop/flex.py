@@ -62,8 +62,11 @@ def neighborhood_mask_mod(
                 [0, 0, 1, 1, 1]], dtype=torch.int32)
     """
     neighborhood = Neighborhood(layout, kernel_size, stride, dilation, is_causal)
-    firsts = [torch.tensor([keys[0] for keys in neighborhood.windows(n)], device=device) for n in range(len(layout))]
-    lasts = [torch.tensor([keys[-1] for keys in neighborhood.windows(n)], device=device) for n in range(len(layout))]
+    firsts, lasts = [], []
+    for axis, step in enumerate(neighborhood.dilation):
+        first, count = neighborhood.window_bounds(axis, device)  # [L]
+        firsts.append(first)
+        lasts.append(first + step * (count - 1))
 
     def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         attends = query >= 0  # True, in the shape of the query

@@ -108,17 +108,20 @@ class DinatFinder(MetaPathFinder):
 
             def execute_and_enable(module: ModuleType) -> None:
                 execute(module)
-                _enable()
+                _enable(module)
 
             spec.loader.exec_module = execute_and_enable  # type: ignore[method-assign]
         return spec
 
 
-def _enable() -> None:
+def _enable(dinat: ModuleType) -> None:
     """Look after transformers' Dinat; the program goes on in any case."""
     try:
+        from dinat_ref.interop import natten_legacy
         from dinat_ref.interop.transformers import enable_dinat
 
+        for name in ("natten2dqkrpb", "natten2dav"):  # in the order that it uses, whatever release the program is for
+            setattr(dinat, name, getattr(natten_legacy, name))
         enable_dinat()
     except Exception as error:
         warnings.warn(f"transformers' Dinat could not be enabled: {type(error).__name__}: {error}", stacklevel=2)
