@@ -119,7 +119,11 @@ def test_functions_of_0_15(ndim):
     if ndim == 3:
         plain = v0_15_1.natten3dqkrpb(query, key, rpb, first, size, 3, 2)
         assert_close(plain, biased(query, key, rpb, *where), rtol=0, atol=0)
-        assert_close(natten_legacy.natten3dqkrpb(query, key, rpb, kernel, step), plain, rtol=0, atol=0)
+        for short in (natten_legacy.natten3dqkrpb, v0_15_1.natten3dqkrpb):  # one number, or three, for all axes
+            assert_close(short(query, key, rpb, kernel, step), plain, rtol=0, atol=0)
+        cubic = v0_15_1.natten3dqk(query, key, 3, 2)
+        assert_close(cubic, qk(query, key, 3, 3, 2, 2), rtol=0, atol=0)
+        assert_close(v0_15_1.natten3dav(cubic, value, 3, 2), av(cubic, value, 3, 3, 2, 2), rtol=0, atol=0)
     classes = [getattr(v0_15_1, f"NeighborhoodAttention{ndim}D{kind}AutogradFunction") for kind in ("QK", "AV")]
     assert_close(classes[0].apply(query, key, rpb, more_keys, *where), biased(query, key, rpb, *where, more_keys))
     assert_close(classes[1].apply(scores, value, more_values, *where), av(scores, value, *where, more_values))

@@ -1,9 +1,12 @@
 """NATTEN 0.15.1: bias in functions of its own, additional keys, three axes with kernel_size_d before kernel_size."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from dinat_ref.interop import natten_legacy
 from dinat_ref.interop.natten_autograd import behind_apply
 from dinat_ref.interop.natten_layers import PaddedLayer
 from dinat_ref.interop.natten_legacy import PerAxis, of_axes, scores, weighted_values
@@ -135,9 +138,23 @@ na1d_qk, na2d_qk, na3d_qk = (of_axes(_qk3d if n == 3 else _qk, f"na{n}d_qk", n) 
 na1d_av, na2d_av, na3d_av = (of_axes(_av3d if n == 3 else _av, f"na{n}d_av", n) for n in (1, 2, 3))
 na1d_qk_with_bias, na2d_qk_with_bias = (of_axes(_qk_with_bias, f"na{n}d_qk_with_bias", n) for n in (1, 2))
 na3d_qk_with_bias = of_axes(_qk3d_with_bias, "na3d_qk_with_bias", 3)
-natten3dqkrpb = of_axes(_qk3drpb, "natten3dqkrpb", 3)
-natten1dqk, natten2dqk, natten3dqk = na1d_qk, na2d_qk, na3d_qk
-natten1dav, natten2dav, natten3dav = na1d_av, na2d_av, na3d_av
+
+
+def _or_short(function: Callable[..., Tensor], short: Callable[..., Tensor], numbers: int) -> Callable[..., Tensor]:
+    """Let a function of three axes be called as those of one and two are: fewer numbers are for all axes."""
+
+    @functools.wraps(function)
+    def either(*arguments: Any, **named: Any) -> Tensor:
+        chosen = short if len(arguments) + len(named) == numbers else function
+        return chosen(*arguments, **named)
+
+    return either
+
+
+natten3dqkrpb = _or_short(of_axes(_qk3drpb, "natten3dqkrpb", 3), natten_legacy.natten3dqkrpb, 5)
+natten3dqk = _or_short(na3d_qk, natten_legacy.natten3dqk, 4)
+natten3dav = _or_short(na3d_av, natten_legacy.natten3dav, 4)
+natten1dqk, natten2dqk, natten1dav, natten2dav = na1d_qk, na2d_qk, na1d_av, na2d_av
 
 
 def _apply_qk(
