@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dinat_ref.attention import merge_attentions as merge
 from dinat_ref.attention import neighborhood_attention
-from dinat_ref.interop import natten_context, natten_utils
-from dinat_ref.interop.natten_context import get_configs, get_flex_configs
+from dinat_ref.interop import natten_flags, natten_utils
+from dinat_ref.interop.natten_flags import get_configs, get_flex_configs
 from dinat_ref.interop.natten_flops import counted
 from dinat_ref.interop.natten_layers import Layer, refuse_positional_true
 from dinat_ref.interop.natten_legacy import CausalPerAxis, PerAxis, of_axes
@@ -161,11 +161,11 @@ def check_all_args(
     return sizes, natten_utils.check_stride_arg(na_dim, stride), steps, causal
 
 
-def get_device_cc(device: natten_context.Device = None) -> int:
+def get_device_cc(device: natten_flags.Device = None) -> int:
     """The compute capability of a CUDA device, 80 for 8.0; 0 where there is none.
 
     Example:
         >>> get_device_cc() >= 0
         True
     """
-    return natten_context.get_device_cc(device)
+    return natten_flags.get_device_cc(device)
