@@ -247,3 +247,4 @@ assert abs(blocks[3] - blocks[0]) < 0.2
 #   in every other layer helps.
 # * Dalal & Triggs, *Histograms of oriented gradients for human detection*, CVPR 2005: directions as features, before
 #   networks learned them.
+# * Next: [18, choose a stride](18_choose_a_stride.ipynb).
