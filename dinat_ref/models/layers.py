@@ -134,7 +134,7 @@ class DropPath(nn.Module):
         if self.rate == 0.0 or not self.training:
             return x
         kept = torch.empty(x.shape[:1], dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)  # [B]
-        return x * kept.reshape(-1, *[1] * (x.ndim - 1)) / (1 - self.rate)
+        return x * (kept / (1 - self.rate)).reshape(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         """The rate, as ``print(layer)`` shows it."""
