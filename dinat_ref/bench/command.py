@@ -10,7 +10,7 @@ import torch
 
 from dinat_ref.bench.contenders import CONTENDERS
 from dinat_ref.bench.measure import Row, measure
-from dinat_ref.bench.model import ModelRow, measure_models, model_table
+from dinat_ref.bench.model import DTYPES, ModelRow, measure_models, model_table
 from dinat_ref.bench.shapes import SHAPES
 from dinat_ref.command import CommandError, whole_file
 
@@ -60,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"on the CPU, median of {args.rounds} runs in turn; {machine}")
     rows: list[Row | ModelRow] = []
     if args.shapes == "model":
-        models = measure_models(args.rounds, backward=args.backward)
-        rows += models
-        print(model_table(models))
+        for dtype in DTYPES:
+            models = measure_models(args.rounds, dtypes=[dtype], backward=args.backward)
+            rows += models
+            print(f"\n{model_table(models)}", flush=True)
     else:
         names = list(CONTENDERS) if args.only is None else ["limit", *(name for name in args.only if name != "limit")]
         for problem in SHAPES[args.shapes]:
