@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from dinat_ref.command import CommandError, check_writable, printable, show_progress
+from dinat_ref.images import check_photo, open_photo
 from dinat_ref.models import DinatForImageClassification, DiNATs, Isotropic, create_model, load_checkpoint
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.keys import to_original
 from dinat_ref.models.outputs import ImageClassifierOutput
-from dinat_ref.models.photo import check_photo, open_photo
 from dinat_ref.models.preprocess import to_photo
 from dinat_ref.models.pretrained import Pretrained
 from dinat_ref.models.schema import LONGEST_SIDE

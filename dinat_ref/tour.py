@@ -17,7 +17,7 @@ from torch import Tensor
 from dinat_ref.analysis.photo import load_photo, patch_operands, psnr
 from dinat_ref.analysis.self_check import check_formulations, check_windows
 from dinat_ref.attention import na2d
-from dinat_ref.command import CommandError, show_progress
+from dinat_ref.command import CommandError, check_writable, printable, show_progress
 from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.viz.plates import attention_plate, receptive_field_plate
 from dinat_ref.viz.theme import save_figure
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         dinat_ref.command.CommandError: image not found: no such.jpg
     """
     photo = _load(args.image)
-    _check_directory(args.out)
+    check_writable(args.out / "denoised.png")
 
     print("1. Is it right?")
     show_progress("checking every window up to length 12 ...")
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     print("3. Look")
     for name, figure in _figures(photo, noisy, denoised):
-        print(f"   {save_figure(figure, args.out / name)}", flush=True)
+        print(f"   {printable(save_figure(figure, args.out / name))}", flush=True)
     return 0
 
 
@@ -131,14 +131,6 @@ def _load(path: str | None) -> Tensor:
         photo = resized.movedim(0, -1).contiguous()
         print(f"The photo of {rows} x {columns} pixels is reduced to {size[0]} x {size[1]}.")
     return photo
-
-
-def _check_directory(out: Path) -> None:
-    """Find out before the work, not after it, whether the pictures can be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"cannot write to {out}: {error.strerror}") from None
 
 
 def _figures(photo: Tensor, noisy: Tensor, denoised: Tensor) -> Iterator[tuple[str, Figure]]:

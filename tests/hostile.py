@@ -22,9 +22,9 @@ from PIL import Image
 
 from dinat_ref.cli import main
 from dinat_ref.models import DiNAT
-from tests.models.test_photo import blank_png
 from tests.models.test_pickles import HASH_BOMB
 from tests.models.tiny import tiny
+from tests.test_images import blank_png
 
 DEEP = "[" * 10**5 + "]" * 10**5
 MOST_MEGABYTES = 200

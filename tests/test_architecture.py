@@ -20,6 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"command"},  # shared by all commands, imports nothing of the package
     {"outside"},  # files that somebody sent
+    {"images"},
     {"window"},
     {"neighborhood"},
     {"attention"},

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dinat_ref.models.photo import open_photo
+from dinat_ref.images import open_photo
 
 LONGEST_SIDE = 4096  # more pixels are averaged: nothing here looks at so many
 

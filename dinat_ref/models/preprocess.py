@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinat_ref.images import MOST_PIXELS, to_rgb
 from dinat_ref.models import schema
-from dinat_ref.models.photo import MOST_PIXELS, to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dinat_ref.command import CommandError, printable, show_progress
-from dinat_ref.models.photo import SUFFIXES, open_photo
+from dinat_ref.images import SUFFIXES, open_photo
 from dinat_ref.training.data import Examples
 
 MOST_BYTES = 16 * 10**9  # of pixels in memory: 100,000 images of 224 x 224

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinat_ref.command import CommandError
+from dinat_ref.command import CommandError, printable
 from dinat_ref.neighborhood import Neighborhood
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             figure = plate(neighborhood, tokens)
     except (ValueError, FileNotFoundError) as error:
         raise CommandError(str(error)) from None
-    print(save_figure(figure, args.out))
+    print(printable(save_figure(figure, args.out)))
     return 0
 
 

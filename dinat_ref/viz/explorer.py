@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dinat_ref.analysis.photo import load_photo, patch_operands
-from dinat_ref.command import CommandError, whole_file
+from dinat_ref.command import CommandError, check_writable, printable, whole_file
 from dinat_ref.neighborhood import Neighborhood
 
 OPTIONS = {"k": [1, 2, 3, 4, 5, 7, 9, 11], "d": [1, 2, 3, 4, 6, 8], "s": [1, 2, 3, 5, 7], "l": [1, 2, 3, 4]}
@@ -125,13 +125,14 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"the page is written as .html, got {args.out.name}")
+    check_writable(args.out)
     try:
         page = explorer_page(load_photo(args.image), args.tokens)
     except (ValueError, FileNotFoundError) as error:
         raise CommandError(str(error)) from None
     with whole_file(args.out) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    print(args.out)
+    print(printable(args.out))
     return 0
 
 

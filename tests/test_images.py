@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch.testing import assert_close
 
 from dinat_ref.analysis.photo import load_photo
-from dinat_ref.models.photo import MOST_PIXELS, check_photo, open_photo, to_rgb
+from dinat_ref.images import MOST_PIXELS, check_photo, open_photo, to_rgb
 from dinat_ref.models.preprocess import preprocess, to_photo
 from dinat_ref.training.folder import load_folder
 
