@@ -123,11 +123,13 @@ def draw_stride_front(front: Sequence[Choice], axes: Axes, *, chosen: Choice | N
     sharing = [choice.sharing for choice in front]
     speedups = [choice.count.speedup for choice in front]
     bound = max(choice.count.flop_speedup for choice in front)
+    several = len({choice.neighborhood.kernel_size for choice in front}) > 1  # windows, which labels then name, too
     axes.axhline(bound, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), label="without tiles: tokens / keys")
     axes.plot(sharing, speedups, drawstyle="steps-post", color=KEY, marker="o", markersize=5, label="worth having")
     for choice in front:
         place = (choice.sharing, choice.count.speedup)
-        axes.annotate(_by(choice.neighborhood.stride), place, (4, -11), textcoords="offset points", fontsize=8)
+        label = _by(choice.neighborhood.stride) + (f"\nof {_by(choice.neighborhood.kernel_size)}" if several else "")
+        axes.annotate(label, place, (4, -4), textcoords="offset points", fontsize=8, va="top")
     if chosen is not None:
         place = (chosen.sharing, chosen.count.speedup)
         axes.plot(*place, color=QUERY, marker="s", markersize=8, fillstyle="none", linestyle="none", label="chosen")
