@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.attention.functional import check_impl
+from dinat_ref.attention.operands import check_dense
 from dinat_ref.neighborhood import Neighborhood, smallest_layout
 from dinat_ref.rotary import check_rotary, rotate
 
@@ -108,6 +109,7 @@ class NeighborhoodAttention(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make queries, keys and values of tokens: each [B, *layout, H, D]."""
+        check_dense("input", x)
         if x.ndim != self.ndim + 2 or x.shape[-1] != self.embed_dim:
             expected = f"[batch, {self.ndim} axes, {self.embed_dim}]"
             raise ValueError(f"input must be {expected}, got {tuple(x.shape)}")

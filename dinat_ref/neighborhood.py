@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,13 @@ from torch import Tensor
 from dinat_ref.window import check_axis, check_integer, window
 
 Scalar = TypeVar("Scalar", int, bool)
+NO_SIZES: tuple[type, ...] = (
+    str,
+    bytes,
+    bytearray,
+    memoryview,
+    range,
+)  # sequences of integers, some of them, but hardly meant so
 
 
 @dataclass(frozen=True, init=False)
@@ -69,7 +76,7 @@ class Neighborhood:
         is_causal: bool | Sequence[bool] = False,
     ) -> None:
         """Check the arguments and give every axis its own entry."""
-        if not isinstance(layout, Sequence) or isinstance(layout, str) or len(layout) < 1:
+        if not isinstance(layout, Sequence) or isinstance(layout, NO_SIZES) or len(layout) < 1:
             raise ValueError(f"layout must list the number of tokens of at least one axis, got {layout!r}")
         layout = tuple(check_integer(f"layout on axis {axis}", length) for axis, length in enumerate(layout))
         rows = zip(
@@ -261,8 +268,8 @@ def per_axis(name: str, value: Scalar | Sequence[Scalar], layout: Sequence[int])
         >>> per_axis("stride", 2, layout=(5, 7))
         (2, 2)
     """
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return (value,) * len(layout)
+    if not isinstance(value, Sequence) or isinstance(value, NO_SIZES):
+        return (cast(Scalar, value),) * len(layout)
     if len(value) != len(layout):
         axes = f"the layout {tuple(layout)} has {len(layout)}"
         raise ValueError(f"{name} must have one entry per axis: {axes}, got {tuple(value)}")

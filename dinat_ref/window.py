@@ -117,9 +117,25 @@ def check_integer(name: str, value: object) -> int:
         >>> check_integer("stride", 2)
         2
     """
-    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", None)) == "bool"
+    if is_bool or not (isinstance(value, int) or hasattr(value, "__index__")):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     return operator.index(value)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return ``value`` as a Python bool; NumPy's is one, a number is none.
+
+    Raises:
+        TypeError: the value is not a bool.
+    Example:
+        >>> check_bool("is_causal", True)
+        True
+    """
+    is_numpys = str(getattr(value, "dtype", None)) == "bool" and getattr(value, "shape", None) == ()
+    if not (isinstance(value, bool) or is_numpys):
+        raise TypeError(f"{name} must be a bool, got {value!r} ({type(value).__name__})")
+    return bool(value)
 
 
 def check_axis(
@@ -144,8 +160,7 @@ def check_axis(
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name}{where} must be at least 1, got {size}")
-    if not isinstance(is_causal, bool):
-        raise TypeError(f"is_causal{where} must be a bool, got {is_causal!r} ({type(is_causal).__name__})")
+    is_causal = check_bool("is_causal" + where, is_causal)
     length, kernel_size, stride, dilation = sizes.values()
     if kernel_size * dilation > length:
         reach = f"{kernel_size} * {dilation} = {kernel_size * dilation}"

@@ -59,6 +59,13 @@ def test_numpy_integers_are_integers(integer: Callable[[int], Any]) -> None:
     assert repr(numpy) == repr(made(kernel_size=3))
 
 
+def test_numpy_bools_are_bools() -> None:
+    numpy = made(is_causal=(np.bool_(False), np.bool_(True)))
+    assert numpy == made()
+    assert repr(numpy) == repr(made())
+    assert made(is_causal=np.True_) == made(is_causal=True)
+
+
 def test_torch_sizes_are_layouts() -> None:
     assert Neighborhood(torch.zeros(11, 13).shape, 3) == Neighborhood([11, 13], 3) == Neighborhood((11, 13), 3)
 
@@ -94,7 +101,7 @@ def test_a_size_must_be_an_integer(name: str, axis: int, value: object) -> None:
 
 
 @pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("value", [True, 3.0, None, "3"])
+@pytest.mark.parametrize("value", [True, 3.0, None, "3", "33", b"\3\3", bytearray(b"\3\3"), range(3, 5)])
 def test_one_value_must_be_an_integer_too(name: str, value: object) -> None:
     with pytest.raises(TypeError, match=f"^{name} on axis 0 must be an integer, got {re.escape(repr(value))}"):
         made(**{name: value})
@@ -110,7 +117,7 @@ def test_a_length_must_be_an_integer(axis: int, value: object) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("value", [0, 1, 0.0, None, "False", np.bool_(False)])
+@pytest.mark.parametrize("value", [0, 1, 0.0, None, "False", np.uint8(0)])
 def test_is_causal_must_be_a_bool(axis: int, value: object) -> None:
     is_causal: list[object] = [False, True]
     is_causal[axis] = value
@@ -166,7 +173,7 @@ def test_stride_must_not_exceed_kernel_size(axis: int) -> None:
         made(stride=stride)
 
 
-@pytest.mark.parametrize("layout", [(), [], 5, "57", None, {5, 7}])
+@pytest.mark.parametrize("layout", [(), [], 5, "57", None, {5, 7}, b"57", range(5, 7)])
 def test_layout_must_list_axes(layout: object) -> None:
     with pytest.raises(ValueError, match=f"^layout must list .* at least one axis, got {re.escape(repr(layout))}$"):
         Neighborhood(layout, 1)  # type: ignore[arg-type]

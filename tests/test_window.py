@@ -75,10 +75,16 @@ def test_only_integers(name: str, value: object) -> None:
         window(**{**arguments, name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [0, 1, 1.0, None, "yes", np.bool_(True)])
+@pytest.mark.parametrize("value", [0, 1, 1.0, None, "yes", np.int8(1), np.array([True])])
 def test_only_bools(value: object) -> None:
     with pytest.raises(TypeError, match=f"is_causal must be a bool, got {re.escape(repr(value))}"):
         window(0, 5, 3, is_causal=value)  # type: ignore[arg-type]
+
+
+def test_a_numpy_bool_is_a_bool() -> None:
+    for value in (False, True):
+        assert window(3, 7, 3, is_causal=np.bool_(value)) == window(3, 7, 3, is_causal=value)  # type: ignore[arg-type]
+        assert check_axis(7, 3, is_causal=np.bool_(value))[-1] is value  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["length", "kernel_size", "stride", "dilation"])

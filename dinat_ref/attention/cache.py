@@ -46,3 +46,9 @@ class ByteCache(Generic[Result]):
                 while self.num_bytes > self.most_bytes:
                     self.num_bytes -= self.size_of(self.results.pop(next(iter(self.results))))
         return result
+
+    def cache_clear(self) -> None:
+        """Forget everything, as the caches of functools do."""
+        with self.lock:
+            self.results.clear()
+            self.num_bytes = 0

@@ -13,6 +13,7 @@ be of any size; between them each tile is the one before it moved along by ``siz
 Nothing here counts tokens, so that a sequence of ten million is cut as fast as one of ten.
 """
 
+import functools
 import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -96,10 +97,7 @@ def alike_tiles(axis: tuple[int, int, int, int, bool], part: range, size: int, m
     for groups in itertools.starmap(range, itertools.pairwise(kinds)):
         first = groups[0]
         n, start, stop = (len(range(first, end, dilation)) for end in (length, part.start, part.stop))
-
-        def window_of(m: int, n: int = n) -> range:  # in coordinates of the group
-            return window(m, n, kernel_size, stride, is_causal=is_causal)
-
+        window_of = functools.partial(window, length=n, kernel_size=kernel_size, stride=stride, is_causal=is_causal)
         for queries, repeats in _cut_group(range(start, stop), window_of, size, most):
             keys = range(window_of(queries[0]).start, window_of(queries[-1]).stop)
             on_axis = (range(first + dilation * x.start, first + dilation * x.stop, dilation) for x in (queries, keys))

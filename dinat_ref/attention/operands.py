@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from dinat_ref.neighborhood import Neighborhood
 
 Index = int | slice | Tensor
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def prepare(
     Shapes:
         as ``Operands``.
     Raises:
-        TypeError: a tensor is not floating point; scale is not a number.
+        TypeError: a tensor is not dense or not floating point; scale is not a number.
         ValueError: shapes, dtypes or devices do not fit together.
     Source: scale: Vaswani et al., arXiv:1706.03762, eq. 1.
     Example:
@@ -113,21 +114,35 @@ def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") ->
         >>> check_layout(torch.zeros(1, 5, 7, 2, 8), ndim=2)
         (5, 7)
     """
-    if not isinstance(query, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(query).__name__}")
+    check_dense(name, query)
     if query.ndim < 4 or (ndim is not None and query.ndim != ndim + 3):
         axes = "one or more" if ndim is None else str(ndim)
         raise ValueError(f"{name} must be [batch, *layout, heads, head_dim] with {axes} axes, got {tuple(query.shape)}")
     return tuple(operator.index(length) for length in query.shape[1:-2])  # plain integers, not symbols
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raise unless it is a tensor with a number at every index, whose shape says all there is to say.
+
+    Raises:
+        TypeError: no tensor, or a nested, sparse or MKL-DNN one.
+    Example:
+        >>> check_dense("query", torch.zeros(2, 3).to_sparse())
+        Traceback (most recent call last):
+        TypeError: query must be a dense tensor, got torch.sparse_coo
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {'a nested one' if tensor.is_nested else tensor.layout}")
+
+
 def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Check types, dtypes and devices; query comes first."""
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must have a floating point dtype, got {tensor.dtype}")
+        check_dense(name, tensor)
+        if tensor.dtype not in DTYPES:
+            raise TypeError(f"{name} must have a floating point dtype of 16, 32 or 64 bits, got {tensor.dtype}")
         dtype, device = tensors["query"].dtype, tensors["query"].device
         if tensor.dtype != dtype and name != "rpb":  # a parameter may stay float32 beside bfloat16 activations
             raise ValueError(f"{name} must have query's dtype {dtype}, got {tensor.dtype}")

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ PLAIN = ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "bu
 NUMPY = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 HARMLESS = {"argparse.Namespace": "argparse.Namespace"} | dict.fromkeys(
     NUMPY,
-    "(numpy._core.multiarray.scalar, '{scalar}'), numpy.dtype, numpy.dtypes.Float64DType, numpy.dtypes.Float32DType, "
+    "(numpy.{core}.multiarray.scalar, '{scalar}'), numpy.dtype, numpy.dtypes.Float64DType, numpy.dtypes.Float32DType, "
     "numpy.dtypes.Int64DType",
 )  # what training code keeps beside tensors, and how to allow it
 
@@ -114,7 +115,8 @@ def _refusal(path: Path | str, foreign: list[str], wrapper: str | None) -> str:
     part = f"[{wrapper!r}]" if wrapper else ""
     if set(foreign) <= set(HARMLESS):
         scalar = next((name for name in foreign if name.endswith("scalar")), NUMPY[-1])
-        allowed = ", ".join(dict.fromkeys(HARMLESS[name].format(scalar=scalar) for name in foreign))
+        core = "core" if numpy.__version__.startswith("1.") else "_core"
+        allowed = ", ".join(dict.fromkeys(HARMLESS[name].format(scalar=scalar, core=core) for name in foreign))
         imports = ", ".join(sorted({"torch", *(name.partition(".")[0] for name in foreign)}))
         allow = f"import {imports}; torch.serialization.add_safe_globals([{allowed}])"
         where, load = (

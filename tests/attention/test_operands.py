@@ -1,6 +1,7 @@
 """What the operator says when tensors do not fit together."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,13 +82,32 @@ def test_bias_must_fit(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", PROBLEM.shapes())
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
 def test_only_floating_point(name: str, dtype: torch.dtype) -> None:
     refused(
         TypeError,
-        f"^{name} must have a floating point dtype, got {dtype}$",
+        f"^{name} must have a floating point dtype of 16, 32 or 64 bits, got {dtype}$",
         **{name: PROBLEM.tensors()[name].to(dtype)},
     )
+
+
+OTHERWISE_LAID_OUT: dict[str, Callable[[Tensor], Tensor]] = {
+    "torch.sparse_coo": lambda tensor: tensor.to_sparse(),
+    "torch.sparse_csr": lambda tensor: tensor.flatten(1).to_sparse_csr(),
+    "a nested one": lambda tensor: torch.nested.nested_tensor([tensor[0], tensor[0]]),
+    "a nested one of ragged rows": lambda tensor: torch.nested.nested_tensor([tensor[0]] * 2, layout=torch.jagged),
+}
+if torch.backends.mkldnn.is_available():
+    OTHERWISE_LAID_OUT["torch._mkldnn"] = lambda tensor: tensor.float().to_mkldnn()
+
+
+@pytest.mark.parametrize("name", PROBLEM.shapes())
+@pytest.mark.parametrize("kind", OTHERWISE_LAID_OUT)
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of unfinished features
+def test_only_dense_tensors(name: str, kind: str) -> None:
+    """One line of ours, not something from inside PyTorch."""
+    tensor = OTHERWISE_LAID_OUT[kind](PROBLEM.tensors()[name])
+    refused(TypeError, f"^{name} must be a dense tensor, got {kind.removesuffix(' of ragged rows')}$", **{name: tensor})
 
 
 @pytest.mark.parametrize("name", ["key", "value", "additional_keys", "additional_values"])

@@ -183,6 +183,8 @@ def test_what_is_kept_is_bounded_in_bytes() -> None:
         assert len(kept.get(length, lambda: torch.zeros(length))) == length  # noqa: B023
         assert kept.num_bytes == sum(tensor.nbytes for tensor in kept.results.values()) <= 1000
     assert list(kept.results) == [5, 7, 16, 11, 12, 13, 14, 15, 3, 10]
+    kept.cache_clear()
+    assert (kept.results, kept.num_bytes) == ({}, 0)
 
 
 def test_a_huge_layout_is_not_kept() -> None:

@@ -151,5 +151,5 @@ def forget(modules: Iterable[ModuleType]) -> None:
     for module in modules:
         for value in vars(module).values():
             clear: Callable[[], None] | None = getattr(value, "cache_clear", None)
-            if clear is not None:
+            if clear is not None and not isinstance(value, type):
                 clear()
