@@ -248,6 +248,10 @@ class DinatConfig:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
 
+    def to_json_string(self) -> str:
+        """Set the settings as text; the Trainer's callback for TensorBoard asks for it."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True)
+
     def to_json(self, path: Path | str, **more: Any) -> None:
         """Write a ``config.json`` that this package and transformers read; ``more`` settings are written along."""
         content = json.dumps(self.to_dict() | more, indent=2, sort_keys=True)

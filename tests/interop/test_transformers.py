@@ -226,6 +226,16 @@ def test_model_and_backbone_go_back_and_forth_through_files(tmp_path, kind, make
             assert_close(one, two, **CLOSE)
 
 
+@pytest.mark.parametrize("asked", [{"out_features": ["stage1", "stage3"]}, {"out_indices": [1, 3]}])
+def test_a_backbone_of_transformers_gives_other_stages_when_asked(tmp_path, asked):
+    hf = theirs("DinatBackbone", out_features=["stage2", "stage3"])
+    hf.save_pretrained(tmp_path)  # transformers writes out_features and out_indices
+    model = DinatBackbone.from_pretrained(tmp_path, **asked)
+    assert (model.out_features, model.channels) == (["stage1", "stage3"], [12, 48])
+    _, kept = model(image()).feature_maps
+    assert_close(kept, hf(image()).feature_maps[1], **CLOSE)
+
+
 def test_auto_classes_find_dinat(tmp_path, monkeypatch):
     ours = randomised(DinatForImageClassification(tiny()))
     ours.save_pretrained(tmp_path)

@@ -13,6 +13,11 @@ from dinat_ref.models import DiNAT, DinatConfig, Isotropic
 from tests.models.tiny import configs, tiny
 
 
+def test_settings_as_text_are_those_of_the_file(tmp_path):
+    tiny().to_json(tmp_path / "config.json")
+    assert tiny().to_json_string() + "\n" == (tmp_path / "config.json").read_text()
+
+
 def test_defaults_are_dinat_mini_with_two_classes():
     config = DinatConfig()
     assert (config.embed_dim, config.depths, config.num_heads) == (64, [3, 4, 6, 5], [2, 4, 8, 16])
