@@ -23,6 +23,7 @@ from dinat_ref.outside import brief, read_json
 
 MINI_DEPTHS = [3, 4, 6, 5]
 MINI_DILATIONS = [[1, 8, 1], [1, 4, 1, 4], [1, 2, 1, 2, 1, 2], [1, 1, 1, 1, 1]]
+ACTIVATION_NAMES = ("gelu", "relu", "silu", "swish")
 SMALL_INPUT = ("pad", "raise", "clamp")
 CHECKS: dict[str, schema.Check] = {
     "patch_size": schema.one_or_each(schema.integer(1, 4096)),
@@ -38,8 +39,8 @@ CHECKS: dict[str, schema.Check] = {
     "qkv_bias": schema.truth,
     "hidden_dropout_prob": schema.number(0, 1),
     "attention_probs_dropout_prob": schema.number(0, 1),
-    "drop_path_rate": schema.number(0, 1),
-    "hidden_act": schema.text,
+    "drop_path_rate": schema.number(0, schema.BELOW_ONE),
+    "hidden_act": schema.word(*ACTIVATION_NAMES),
     "initializer_range": schema.number(0, 100),
     "layer_norm_eps": schema.number(0, 1),
     "layer_scale_init_value": schema.number(0, 100),
@@ -152,8 +153,9 @@ class DinatConfig:
             if dim % heads:
                 raise ValueError(f"num_heads on level {level} must divide its {dim} channels, got {heads}")
         sizes = [self.kernel_size] if isinstance(self.kernel_size, int) else self.kernel_size
-        if not sizes:
+        if not isinstance(self.kernel_size, int) and len(sizes) != 2:
             raise ValueError(f"kernel_size must be one number or one per axis, got {self.kernel_size}")
+        schema.check_hidden(self.embed_dim, self.mlp_ratio)
         reach = max(sizes) * max((dilation for level in self.dilations for dilation in level), default=1)
         if reach > schema.LONGEST_REACH:
             raise ValueError(f"kernel_size * dilation must be at most {schema.LONGEST_REACH} tokens, got {reach}")

@@ -28,7 +28,7 @@ CHECKS: dict[str, schema.Check] = {
     "kernel_size": schema.integer(1, schema.LONGEST_REACH),
     "dilation": schema.one_or_each(schema.integer(1, schema.LONGEST_REACH), schema.MOST_LAYERS),
     "mlp_ratio": schema.number(0, 64),
-    "drop_path_rate": schema.number(0, 1),
+    "drop_path_rate": schema.number(0, schema.BELOW_ONE),
     "num_labels": schema.integer(0, schema.MOST_CLASSES),
     "num_channels": schema.integer(1, 4096),
     "patch_size": schema.integer(1, schema.LONGEST_SIDE),
@@ -94,6 +94,7 @@ class Isotropic(Classifier):
         if kernel_size * max(dilations, default=1) > schema.LONGEST_REACH or kernel_size < 1:
             reach = f"{kernel_size} * {max(dilations, default=1)}"
             raise ValueError(f"kernel_size * dilation must be within 1 .. {schema.LONGEST_REACH} tokens, got {reach}")
+        schema.check_hidden(embed_dim, mlp_ratio)
         layer_parameters = schema.layer_parameters(embed_dim, num_heads, (2 * kernel_size - 1) ** 2, mlp_ratio)
         ends = embed_dim * (num_channels * patch_size**2 + num_labels + 5) + num_labels
         schema.check_size(depth, depth * layer_parameters + ends)

@@ -21,6 +21,7 @@ MOST_LAYERS = 512  # in all levels; the published models have up to 30
 MOST_PARAMETERS = 2**31  # DiNAT-Large has 2 * 10^8
 MOST_CLASSES = 10**6
 LONGEST_REACH = 1024  # kernel_size * dilation, in tokens: a smaller map is padded to it
+BELOW_ONE = 1 - 1e-9  # the highest probability of skipping a branch: what is kept is divided by the rest
 LONGEST_SIDE = 4096  # of images, in pixels
 
 
@@ -192,6 +193,18 @@ def layer_parameters(
     hidden = int(dim * mlp_ratio)
     attention = 4 * dim * dim + dim + 3 * dim * qkv_bias + num_heads * table
     return attention + 2 * dim * hidden + hidden + dim + 4 * dim + 2 * dim * layer_scale
+
+
+def check_hidden(dim: int, mlp_ratio: float) -> None:
+    """Raise where an MLP would have no hidden channel.
+
+    Raises:
+        ValueError: mlp_ratio is too low for so few channels.
+    Example:
+        >>> check_hidden(dim=8, mlp_ratio=0.5)
+    """
+    if int(dim * mlp_ratio) < 1:
+        raise ValueError(f"mlp_ratio must give an MLP of {dim} channels at least one hidden one, got {mlp_ratio}")
 
 
 def check_size(num_layers: int, num_parameters: int) -> None:

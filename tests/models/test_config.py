@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 
 from dinat_ref.models import DiNAT, DinatConfig, Isotropic
+from dinat_ref.models.config import ACTIVATION_NAMES
+from dinat_ref.models.layers import ACTIVATIONS
 from tests.models.tiny import configs, tiny
 
 
@@ -49,6 +51,10 @@ def test_what_does_not_fit_is_refused(settings, message):
         tiny(**settings)
 
 
+def test_every_activation_can_be_named():
+    assert set(ACTIVATION_NAMES) == set(ACTIVATIONS)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -81,7 +87,10 @@ def test_what_does_not_fit_is_refused(settings, message):
         ({"id2label": {"cat": "0"}}, "id2label must name every class from 0 to 0, got no name of 0"),
         ({"id2label": {0: 7}}, "id2label must be text, got 7"),
         ({"out_features": "stage1"}, "out_features must be a list, got 'stage1'"),
-        ({"hidden_act": 3}, "hidden_act must be text, got 3"),
+        ({"hidden_act": 3}, "hidden_act must be one of gelu, relu, silu, swish, got 3"),
+        ({"mlp_ratio": 0.05}, "mlp_ratio must give an MLP of 12 channels at least one hidden one, got 0.05"),
+        ({"kernel_size": [3]}, r"kernel_size must be one number or one per axis, got \[3\]"),
+        ({"drop_path_rate": 1}, "drop_path_rate must be at most 0.999"),
         ({"problem_type": ["regression"]}, "problem_type must be one of regression, "),
         ({"embed_dim": 60_000}, r"a model may have at most 2,147,483,648 parameters, got \d{12}"),
         ({"depths": [400, 400, 1]}, "dilations must have one entry per layer"),

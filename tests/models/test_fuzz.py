@@ -107,7 +107,7 @@ def test_settings_of_any_type_and_size(folder, changes):
     config, message = attempt(lambda: DinatConfig.from_json(folder), ValueError)
     if config is None:
         assert message.startswith(str(folder))
-    elif config.num_parameters < 10**6 and config.hidden_act == "gelu" and config.drop_path_rate < 1:
+    elif config.num_parameters < 10**6:
         with torch.device("meta"):
             DiNAT(config)
 
