@@ -35,6 +35,11 @@ FEATURES: dict[str, Callable[[Problem], bool]] = {
     "the axes have different arguments": lambda p: any(
         len(set(values)) > 1 for values in (p.kernel_size, p.stride, p.dilation, p.is_causal)
     ),
+    "a length is odd": lambda p: any(length % 2 for length in p.layout),
+    "a length is no multiple of 4": lambda p: any(length % 4 for length in p.layout),
+    "a length is no multiple of 16": lambda p: any(length % 16 for length in p.layout),
+    "head_dim is odd": lambda p: p.head_dim % 2 == 1,
+    "head_dim is no power of two": lambda p: p.head_dim & (p.head_dim - 1) != 0,
     "the axes have different lengths": lambda p: len(set(p.layout)) > 1,
     "tensors are in half precision": lambda p: p.dtype.itemsize == 2,
     "tensors are float64": lambda p: p.dtype_name == "f64",

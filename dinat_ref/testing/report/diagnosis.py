@@ -5,6 +5,7 @@ the same on all of them names the bug. A wrong name is worse than none: where no
 seen.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,16 +119,25 @@ def diagnose(kernel: Kernel, result: Result, known: Sequence[str] = ()) -> str |
         suspect.cache = entry.cache  # its windows, remembered from one diagnosis to the next
         if all(same(seen[problem], observe(suspect, problem, kind), exact[problem]) for problem in seen):
             rank = (entry.diagnosis in known, result.id == entry.found_by[0], entry.diagnosis)
-            if (best is None or rank[:2] > best[:2]) and (kind == "W" or _verdicts(suspect, result)):
+            if (best is None or rank[:2] > best[:2]) and (kind == "W" or _verdicts(kernel, suspect, result)):
                 best = rank
     return best[-1] if best else None
 
 
-def _verdicts(suspect: Kernel, result: Result) -> bool:
-    """Whether a known bug fails a check where the kernel fails it, and passes where the kernel passes."""
+def _verdicts(kernel: Kernel, suspect: Kernel, result: Result) -> bool:
+    """Whether a known bug passes and fails a check where the kernel does, by errors of the same size."""
     check, (failing, passing) = CHECKS[result.id], result.evidence
-    wrong = [(problem, True) for problem in failing] + [(problem, False) for problem in passing]
-    return all((examine(suspect, check, problem)[0] is not None) == fails for problem, fails in wrong)
+    for problem in failing:
+        mine, theirs = (examine(each, check, problem) for each in (kernel, suspect))
+        if theirs[0] is None or not 1 - LIKENESS <= _ratio(mine[1], theirs[1]) <= 1 + LIKENESS:
+            return False
+    return all(examine(suspect, check, problem)[0] is None for problem in passing)
+
+
+def _ratio(one: float | None, other: float | None) -> float:
+    """How much larger one error is than another; 1 where both or neither can be measured."""
+    one, other = (math.inf if error is None else error for error in (one, other))
+    return 1.0 if one == other else one / other
 
 
 def by_words(result: Result, behaves: Callable[[Any], bool] = bool) -> str | None:
@@ -154,7 +164,7 @@ def _behaves(entry: Any, kernel: Kernel, result: Result) -> bool:
                 return False
         elif _finite(mine) != _finite(theirs):
             return False
-    return _verdicts(suspect, result)
+    return _verdicts(kernel, suspect, result)
 
 
 def _finite(tensors: list[Tensor]) -> bool:
