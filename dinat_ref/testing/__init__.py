@@ -6,10 +6,12 @@ print(check_kernel(my_kernel, supports=Supports(ndim={2}, stride=False)))
 
 from dinat_ref.testing.checks import (  # noqa: F401  (they enter themselves into the registry)
     behaviour,
+    calls,
     errors,
     gradients,
     laws,
     numbers,
+    sizes,
     state,
     transforms,
     windows,

@@ -157,3 +157,19 @@ def survives(kernel: Kernel, problem: Problem) -> None:
         run(kernel, problem, inputs)
     except Exception:  # an error is no death: the other checks report it
         return
+
+
+@check("D13-memory-around", Wish(extra_keys=None, rpb=None, strided=False))
+def memory_around(kernel: Kernel, problem: Problem) -> float:
+    """What lies in memory before and behind the tensors does not matter: nothing is read past their ends."""
+    inputs = problem.inputs(kernel.device)
+
+    def surrounded(tensor: torch.Tensor) -> torch.Tensor:
+        margin = max(64, tensor[:1].numel())
+        memory = torch.full((tensor.numel() + 2 * margin,), torch.nan, dtype=tensor.dtype, device=tensor.device)
+        memory[margin : margin + tensor.numel()] = tensor.flatten()
+        return memory[margin : margin + tensor.numel()].view(tensor.shape)
+
+    output = run(kernel, problem, inputs.map(surrounded))
+    ruler = Yardstick(problem, inputs)
+    return demand("with NaN in the memory around the tensors, the output", output, ruler.output, ruler.output_budget)

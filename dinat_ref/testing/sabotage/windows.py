@@ -218,6 +218,19 @@ class CausalLeaderUncapped(DenseKernel):
         return keys(g, d, start, m + 1 - start)
 
 
+@sabotage("W16-causal-stride", looks_like="causal stride group led left of its centre", seen_in="a vendor's reference")
+class CausalLedLeftOfCentre(DenseKernel):
+    """The causal leader is (s - 1) // 2 instead of s - 1."""
+
+    def axis_window(self, i: int, length: int, k: int, s: int, d: int, causal: bool) -> Iterable[int]:
+        """Put (s - 1) // 2 for s - 1."""
+        if not causal:
+            return window(i, length, k, s, d, causal)
+        g, m, n = group_of(i, length, d)
+        start = max(min(m // s * s + (s - 1) // 2, n - 1) - k + 1, 0)
+        return keys(g, d, start, max(m + 1 - start, 0))
+
+
 @sabotage("W08-nothing-behind", "W16-causal-stride", looks_like="causal queries see their whole stride group")
 class CausalSeesStrideGroup(DenseKernel):
     """The window ends at the leader, not at the query."""
@@ -296,7 +309,12 @@ class WindowTooWide(DenseKernel):
         return right if causal else [*right, *(j for j in [right[-1] + d] if j < length)]
 
 
-@sabotage("W12-even-kernels", "W03-key-count", looks_like="even kernel one key too wide", seen_in="attention-gym")
+@sabotage(
+    "W12-even-kernels",
+    "W03-key-count",
+    looks_like="even kernel one key too wide",
+    seen_in="attention-gym, an old FlexAttention mask of NATTEN",
+)
 class EvenKernelTooWide(DenseKernel):
     """The centre is clamped to k // 2 from both edges, and k // 2 keys are taken on both sides of it."""
 

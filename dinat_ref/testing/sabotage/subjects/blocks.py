@@ -50,6 +50,11 @@ def attend(
         raise ValueError("tensors that do not fit each other")
     if (additional_keys is None) ^ (additional_values is None):
         raise ValueError("a half of the additional tokens")
+    if additional_keys is not None and additional_values is not None:
+        count = additional_keys.shape[1]
+        fits = additional_keys.shape == (key.shape[0], count, *key.shape[-2:])
+        if not fits or additional_values.shape != (value.shape[0], count, *value.shape[-2:]):
+            raise ValueError("additional tokens of another shape")
 
     q, k, v = (tensor.flatten(1, -3).transpose(1, 2) for tensor in (query, key, value))  # [B, H, N, D]
     count = k.shape[2]

@@ -55,6 +55,12 @@ def attend(
         raise ValueError("query, key and value must be on one device")
     if (additional_keys is None) != (additional_values is None):
         raise ValueError("additional keys and values come together")
+    if additional_keys is not None and additional_values is not None:
+        if additional_keys.shape[:-1] != additional_values.shape[:-1]:
+            raise ValueError("as many additional values as keys")
+        for given, like in ((additional_keys, key), (additional_values, value)):
+            if given.shape[0] != like.shape[0] or given.shape[-2:] != like.shape[-2:]:
+                raise ValueError("additional tokens in another shape than the others")
 
     work = torch.promote_types(query.dtype, torch.float32)
     factor = query.shape[-1] ** -0.5 if scale is None else scale

@@ -57,6 +57,12 @@ def attend(
         raise ValueError("values without keys")
     if additional_values is None and additional_keys is not None:
         raise ValueError("keys without values")
+    if additional_keys is not None and additional_values is not None:
+        batch, count, *ends = additional_keys.shape
+        if [batch, *ends] != [query.shape[0], groups, head_dim]:
+            raise ValueError("additional keys that do not fit")
+        if additional_values.shape != (batch, count, groups, value.shape[-1]):
+            raise ValueError("additional values that do not fit")
     if rpb is not None and tuple(rpb.shape) != (heads, *(2 * axis[1] - 1 for axis in axes)):
         raise ValueError("a bias of another shape")
 

@@ -1,0 +1,88 @@
+"""D11 and D12: how arguments are given. Left out they have their usual value; by position they stand as in NATTEN."""
+
+import inspect
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from dinat_ref.testing.checks.yardstick import Yardstick, run
+from dinat_ref.testing.kernel import Kernel, Moot
+from dinat_ref.testing.problem import Problem
+from dinat_ref.testing.registry import check
+from dinat_ref.testing.supports import Supports
+
+ORDER = (
+    "kernel_size",
+    "stride",
+    "dilation",
+    "is_causal",
+    "scale",
+)  # behind query, key and value, as NATTEN >= 0.20 has them
+
+
+def one_left_out(supports: Supports, budget: str) -> Iterator[Problem]:
+    """For each argument a problem in which all others are unusual; then one of nothing but a kernel size."""
+    head_dim = 6 if supports.head_dims is None else min(supports.head_dims)
+    for ndim in supports.ndim:
+        has = {"stride": supports.stride, "dilation": supports.dilation, "is_causal": supports.causal}
+        unusual = {"stride": 2, "dilation": 2, "is_causal": True} | ({"scale": 0.3} if supports.scale else {})
+        unusual = {name: value for name, value in unusual.items() if has.get(name, True)}
+        layout = tuple(9 + axis for axis in range(ndim))
+        for name in (*unusual, None):
+            given: dict[str, Any] = {} if name is None else {n: value for n, value in unusual.items() if n != name}
+            problem = Problem(
+                layout=layout, kernel_size=3, heads=2, head_dim=head_dim, dtype_name=supports.main_dtype, **given
+            )
+            if supports.takes(problem):
+                yield problem
+
+
+def called(kernel: Kernel, by_position: Sequence[str], left_out: Sequence[str]) -> Kernel:
+    """The kernel, with some arguments given by position and others not at all."""
+
+    def function(*tensors: torch.Tensor, **named: Any) -> Any:
+        values = [named.pop(name) for name in by_position]
+        return kernel.function(*tensors, *values, **{n: value for n, value in named.items() if n not in left_out})
+
+    return replace(kernel, function=function, cache={})
+
+
+@check("D11-defaults", enumerate=one_left_out)
+def defaults(kernel: Kernel, problem: Problem) -> float:
+    """An argument left out has its usual value: stride 1, dilation 1, no causality, head_dim ** -0.5, no lse."""
+    usual = {"stride": (1,), "dilation": (1,), "is_causal": (False,)}
+    left_out = [name for name, value in usual.items() if getattr(problem, name) == value * problem.ndim]
+    inputs, what = problem.inputs(kernel.device), ", ".join(left_out or ["scale"])
+    output = run(called(kernel, (), left_out), problem, inputs)
+    return Yardstick(problem, inputs).output_is(output, f"with {what} left out, the output")
+
+
+@check("D12-by-position", enumerate=one_left_out)
+def by_position(kernel: Kernel, problem: Problem) -> float:
+    """Arguments given by position mean what they mean by name, in NATTEN's order."""
+    names = positions(kernel.function, [name for name in ORDER if name in kernel.arguments(problem)])
+    if not names:
+        raise Moot("the kernel takes its arguments by name only")
+    inputs = problem.inputs(kernel.device)
+    output = run(called(kernel, names, ()), problem, inputs)
+    return Yardstick(problem, inputs).output_is(output, f"with {', '.join(names)} by position, the output")
+
+
+def positions(function: Any, names: list[str]) -> list[str]:
+    """Those of the arguments, in order, that the signature allows to be given by position.
+
+    Example:
+        >>> def kernel(query, key, value, kernel_size, stride=1, *, dilation=1): ...
+        >>> positions(kernel, ["kernel_size", "stride", "dilation", "is_causal"])
+        ['kernel_size', 'stride']
+    """
+    try:
+        found = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a built-in does not say
+        return []
+    by_name = [parameter.name for parameter in found if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    anything = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in found)
+    return list(itertools.takewhile(lambda name: anything or name in by_name, names))
