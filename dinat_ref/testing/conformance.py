@@ -16,7 +16,7 @@ from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.command import CommandError
 from dinat_ref.testing.command import write_report
 from dinat_ref.testing.kernel import Kernel
-from dinat_ref.testing.ports.adapters import from_flex
+from dinat_ref.testing.ports.masks import from_flex
 from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS
 from dinat_ref.testing.report.results import Report
@@ -51,10 +51,7 @@ def right_mask(layout: tuple[int, ...], **arguments: object) -> object:
 
 def flex() -> Kernel:
     """PyTorch's flex_attention with a right mask: forward only on a CPU."""
-    supports = Supports(
-        extra_keys=False, backward=False, empty_batch=False, dtypes=["float32"], max_tokens=1000, autocast=False
-    )
-    return Kernel(from_flex(right_mask), supports)
+    return from_flex(right_mask)
 
 
 def row(name: str, package: str, report: Report) -> str:

@@ -69,6 +69,7 @@ class Kernel:
     device: str = "cpu"
     windows_only: bool = False
     declared: Supports | None = None  # what decides the arguments, where supports was narrowed for the problems
+    sparse: int = 1  # beyond windows, every so manieth problem is posed: for kernels that are slow, or proved otherwise
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
     noticed: set[str] = field(default_factory=set, repr=False)  # global settings that calls have changed
 

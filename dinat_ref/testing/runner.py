@@ -89,7 +89,7 @@ def run_check(
             result.reason = "the time is up" if late else f"{DEATHS} problems have ended the process"
             result.reason += f": {result.problems} problems posed"
             break
-        if number % terms.step:
+        if number % (terms.step * (kernel.sparse if check.id[0] in "NGXDT" and check.wish is not None else 1)):
             continue
         place[0], place[1] = number, work(problem) / PATIENCE
         died = number in terms.deadly

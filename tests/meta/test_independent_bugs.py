@@ -5,7 +5,7 @@ import torch
 
 from dinat_ref import Neighborhood, neighborhood_attention
 from dinat_ref.testing import Supports, check_kernel
-from dinat_ref.testing.ports.adapters import from_mask_mod
+from dinat_ref.testing.ports.masks import from_mask_mod
 
 NARROW = Supports(
     ndim={2}, even=False, stride=False, causal=False, lse=False, gqa=False, extra_keys=False, dtypes=["float32"]

@@ -55,9 +55,24 @@ def defaults(kernel: Kernel, problem: Problem) -> float:
     """An argument left out has its usual value: stride 1, dilation 1, no causality, head_dim ** -0.5, no lse."""
     usual = {"stride": (1,), "dilation": (1,), "is_causal": (False,)}
     left_out = [name for name, value in usual.items() if getattr(problem, name) == value * problem.ndim]
+    left_out = [name for name in left_out if not required(kernel.function, name)]
     inputs, what = problem.inputs(kernel.device), ", ".join(left_out or ["scale"])
     output = run(called(kernel, (), left_out), problem, inputs)
     return Yardstick(problem, inputs).output_is(output, f"with {what} left out, the output")
+
+
+def required(function: Any, name: str) -> bool:
+    """Whether the signature says that an argument must be given.
+
+    Example:
+        >>> required(lambda query, key, value, kernel_size, stride: None, "stride")
+        True
+    """
+    try:
+        parameter = inspect.signature(function).parameters.get(name)
+    except (TypeError, ValueError):  # a built-in does not say
+        return False
+    return parameter is not None and parameter.default is parameter.empty
 
 
 @check("D12-by-position", enumerate=one_left_out)

@@ -222,11 +222,9 @@ def other_heads(problem: Problem, supports: Supports) -> Iterator[Violation]:
 
 @must_raise("E14-head-groups", "query heads that are no multiple of the key heads")
 def head_groups(problem: Problem, supports: Supports) -> Iterator[Violation]:
-    """3 over 2, 1 over 2; without grouped heads any other number."""
+    """3 over 2, 1 over 2."""
     yield changed(problem, "query", "3 heads over 2", lambda t: torch.cat([t, t[..., :1, :]], -2))
     yield changed(problem, "query", "1 head over 2", lambda t: t[..., :1, :])
-    if not supports.gqa:
-        yield changed(problem, "query", "4 heads over 2", lambda t: torch.cat([t, t], -2))
 
 
 @must_raise("E15-lonely-extra-keys", "additional keys without values, or values without keys", ("extra_keys",))

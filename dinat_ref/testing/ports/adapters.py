@@ -1,6 +1,6 @@
 """Adapters: what people have, as the kernel that the checks call.
 
-A function per number of axes, a scores-and-values pair, a FlexAttention mask, a function of NumPy or DLPack arrays.
+A function per number of axes, a scores-and-values pair, a function of NumPy or DLPack arrays; ``masks`` has masks.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,10 +9,6 @@ from typing import Any
 import torch
 import torch.utils.dlpack
 from torch import Tensor
-
-from dinat_ref.testing.kernel import Kernel
-from dinat_ref.testing.problem import Problem
-from dinat_ref.testing.supports import Supports
 
 Function = Callable[..., Any]
 
@@ -31,11 +27,11 @@ def by_axes(functions: Mapping[int, Function]) -> Function:
         torch.Size([1, 5, 2, 4])
     """
 
-    def kernel(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Any:
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *positional: Any, **arguments: Any) -> Any:
         ndim = query.ndim - 3
         if ndim not in functions:
             raise ValueError(f"there is no kernel for {ndim} axes, only for {', '.join(map(str, functions))}")
-        return functions[ndim](query, key, value, **arguments)
+        return functions[ndim](query, key, value, *positional, **arguments)
 
     kernel.__name__ = "/".join(str(getattr(function, "__name__", function)) for function in functions.values())
     return kernel
@@ -88,6 +84,8 @@ def from_split(
         ndim = query.ndim - 3
         if (additional_keys is None) != (additional_values is None):
             raise ValueError("additional_keys and additional_values must be given together")
+        if (key.shape[-2], key.dtype, key.device) != (value.shape[-2], value.dtype, value.device):
+            raise ValueError("value must have key's heads, dtype and device")  # neither half sees both
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         first = [tensor.movedim(-2, 1) for tensor in (query * scale, key, value)]  # [B, H, *layout, D]
         where = (single(kernel_size), single(dilation))
@@ -96,7 +94,7 @@ def from_split(
             zeros = torch.zeros(query.shape[-2], *(2 * size - 1 for size in sizes), dtype=query.dtype)
             scores = pick(qk, ndim)(first[0], first[1], zeros.to(query.device) if rpb is None else rpb, *where)
         else:
-            extra: dict[str, Any] = dict(causal) if causal.get("is_causal") else {}
+            extra: dict[str, Any] = dict(causal)
             values_extra = dict(extra)
             if rpb is not None:
                 extra["rpb"] = rpb
@@ -109,90 +107,6 @@ def from_split(
         return (output, torch.logsumexp(scores, dim=-1).movedim(1, -1)) if return_lse else output
 
     kernel.__name__ = "split form"
-    return kernel
-
-
-class MaskKernel(Kernel):
-    """A FlexAttention mask as a kernel: its windows are read from the mask itself, without any numbers.
-
-    Shapes:
-        mask_mod(b, h, q_idx, kv_idx) -> bool, for row-major token numbers
-    Raises:
-        ValueError: as ``Kernel``.
-    Source: torch.nn.attention.flex_attention.
-    Example:
-        >>> def centred(layout, kernel_size):
-        ...     return lambda b, h, q, kv: (q - kv).abs() <= kernel_size[0] // 2
-        >>> kernel = from_mask_mod(centred, Supports(ndim={1}, stride=False, dilation=False, causal=False))
-        >>> (kernel.weights(Problem("1d 4 k3 d1 h1 e1 f32 seed0")) > 0).int()
-        tensor([[1, 1, 0, 0],
-                [1, 1, 1, 0],
-                [0, 1, 1, 1],
-                [0, 0, 1, 1]], dtype=torch.int32)
-    """
-
-    def _read_weights(self, problem: Problem) -> Tensor:
-        arguments = self.arguments(problem)
-        mask_mod = self.function(problem.layout, **arguments)
-        tokens = torch.arange(problem.neighborhood.num_tokens, device=self.device)
-        zero = torch.zeros((), dtype=torch.int64, device=self.device)
-        mask = mask_mod(zero, zero, tokens[:, None], tokens[None, :]).expand(len(tokens), len(tokens))
-        return (mask / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu()
-
-
-def from_mask_mod(factory: Function, supports: Supports | None = None, device: str = "cpu") -> MaskKernel:
-    """Verify the windows of a FlexAttention mask_mod, exhaustively.
-
-    Shapes:
-        factory(layout, kernel_size=..., stride=..., dilation=..., is_causal=...) -> mask_mod; undeclared ones left out
-    Source: torch.nn.attention.flex_attention.
-    Example:
-        >>> from dinat_ref.testing import check_kernel
-        >>> def right(layout, **arguments):
-        ...     mask = Neighborhood(layout, **arguments).mask()
-        ...     return lambda b, h, q, kv: mask[q, kv]
-        >>> from dinat_ref import Neighborhood
-        >>> check_kernel(from_mask_mod(right, Supports(ndim={1}))).passed
-        True
-    """
-    return MaskKernel(factory, supports or Supports(), device=device, windows_only=True)
-
-
-def from_flex(factory: Function) -> Function:
-    """Make a kernel of a mask_mod, with PyTorch's flex_attention (uncompiled) for the numbers.
-
-    Shapes:
-        factory as for ``from_mask_mod``
-    Source: torch.nn.attention.flex_attention.
-    Example:
-        >>> from_flex(lambda layout, **arguments: None).__name__
-        'flex_attention'
-    """
-
-    def kernel(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None = None,
-        return_lse: bool = False,
-        **arguments: Any,
-    ) -> Any:
-        from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
-
-        layout = tuple(query.shape[1:-2])
-        tensors = [tensor.flatten(1, -3).transpose(1, 2) for tensor in (query, key, value)]  # [B, H, N, D]
-        count = tensors[0].shape[2]
-        block_mask = create_block_mask(factory(layout, **arguments), None, None, count, count, device=query.device.type)
-        gqa = query.shape[-2] != key.shape[-2]
-        options: dict[str, Any] = {"block_mask": block_mask, "scale": scale, "enable_gqa": gqa}
-        options |= {"return_aux": AuxRequest(lse=True)} if return_lse else {}
-        attend: Any = flex_attention
-        result = attend(*tensors, **options)
-        output = result[0] if return_lse else result
-        output = output.transpose(1, 2).unflatten(1, layout)
-        return (output, result[1].lse.transpose(1, 2).unflatten(1, layout)) if return_lse else output
-
-    kernel.__name__ = "flex_attention"
     return kernel
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dinat_ref.testing.kernel import Kernel
-from dinat_ref.testing.ports.adapters import by_axes, from_mask_mod, from_split
+from dinat_ref.testing.ports.adapters import by_axes, from_split
+from dinat_ref.testing.ports.masks import from_mask_mod
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.supports import Supports
 
