@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from dinat_ref.command import whole_file
 from dinat_ref.models import schema
 from dinat_ref.models.classifier import AFTER_THE_BLOCKS, Classifier
 from dinat_ref.models.config import SMALL_INPUT
@@ -175,4 +176,5 @@ class Isotropic(Classifier):
     def write_config(self, path: Path) -> None:
         """Write the arguments that made this model."""
         settings = {"model_type": self.model_type, **self.settings}
-        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

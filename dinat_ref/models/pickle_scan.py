@@ -9,7 +9,7 @@ import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Any
 
-MOST_STEPS = 500_000  # of a program; each tensor takes about 30
+MOST_STEPS = 300_000  # of a program; each tensor takes 30
 HEAVIEST = 10**6  # the state of Python's random generator, a tuple, weighs 626
 MARK = -1  # on the stack: where the items of a list, a tuple or a dictionary begin
 UNHASHABLE = ("LIST", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS")  # weigh nothing, and no more when they grow

@@ -198,7 +198,7 @@ def _commit() -> str | None:
         answer = subprocess.run(
             ["git", "-C", str(source), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=10,
             check=True,
         )
