@@ -6,6 +6,7 @@ and the check of such windows has failed, or its plain output is wrong and the c
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -113,16 +114,16 @@ def ancestors(problem: Problem, supports: Supports) -> Iterator[Problem]:
         >>> list(ancestors(Problem("1d 8 k3 s2 d1 causal h1 e1 f32 seed0"), Supports()))
         [Problem("1d 8 k3 d1 causal h1 e1 f32 seed0"), Problem("1d 8 k3 s2 d1 h1 e1 f32 seed0")]
     """
-    axes = list(problem.neighborhood.axes)
+    axes, asked = list(problem.neighborhood.axes), replace(supports, min_layout=1, accepts=None)
     for index, axis in enumerate(axes):
         options = [[*axes[:index], plainer, *axes[index + 1 :]] for plainer in _plainer(axis)]
         if len(axes) > 1:
             fillers = [FILLERS[other % 2] for other in range(len(axes) - 1)]
             options.append([*fillers[:index], axis, *fillers[index:]])
         for option in options:
-            found = combine(tuple(option), supports) if option != axes else None
-            if found is not None:
-                yield found
+            found = combine(tuple(option), asked) if option != axes else None
+            if found is not None and supports.takes(supports.fit(found)):
+                yield supports.fit(found)
 
 
 def _plainer(axis: Axis) -> Iterator[Axis]:

@@ -27,7 +27,8 @@ attention-gym. In M:F, {n} stands for the number of axes: natten.functional:na{n
 
 --supports takes words that are separated by commas: no-NAME or NAME for a feature, NAME=VALUE+VALUE for a list.
 Features: even stride dilation causal scale per_axis rpb lse gqa extra_keys head_dim_v backward double_backward
-strided empty_batch autocast compile vmap; lists: ndim, dtypes, head_dims; max_tokens=NUMBER.
+strided empty_batch autocast compile vmap errors nan_outside causal_rows; lists: ndim, dtypes, head_dims; numbers:
+min_layout, max_tokens.
 
 examples:
   dinat-ref verify dinat_ref:na2d --supports ndim=2
@@ -50,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where to run it (default cpu)")
     parser.add_argument("--budget", choices=tuple(BUDGETS), default="quick", help="how thorough (default quick)")
     parser.add_argument("--seed", type=int, default=0, help="of the random problems (default 0)")
+    parser.add_argument("--seconds", type=float, help="about how long it may take (default by budget: 120, 900, 3600)")
     parser.add_argument("--only", default="", metavar="IDS", help="ids of checks, or their beginnings, by commas")
     parser.add_argument("--expect", action="append", default=[], metavar="ID=REASON", help="a check known to fail")
     parser.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json or FILE.html")
@@ -108,7 +110,9 @@ def verify_target(args: argparse.Namespace) -> Report:
     only = [id.strip() for id in args.only.split(",") if id.strip()] or None
     name = args.target or args.mask_mod or f"{args.qk} {args.av}"
     try:
-        return verify(partial(read_target, args), name, args.device, args.budget, args.seed, expected, only)
+        return verify(
+            partial(read_target, args), name, args.device, args.budget, args.seed, expected, only, args.seconds
+        )
     except ValueError as error:
         raise CommandError(error) from None
 
@@ -225,7 +229,7 @@ def read_supports(words: str, base: Supports | None = None) -> Supports:
                 changes[name] = {int(part) for part in value.split("+")}
             elif equals and name == "dtypes":
                 changes[name] = value.split("+")
-            elif equals and name == "max_tokens":
+            elif equals and name in ("max_tokens", "min_layout"):
                 changes[name] = int(value)
             elif not equals and flag in flags:
                 changes[flag] = not name.startswith("no-")

@@ -4,7 +4,7 @@ An id never changes its meaning and is never given to another check: ``expected_
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dinat_ref.testing.checks.sampling import Wish, random_problems
 from dinat_ref.testing.kernel import Kernel
@@ -55,6 +55,8 @@ class Check:
         """Why the check does not apply to a kernel, or None when it does."""
         if kernel.windows_only and self.id[0] != "W":
             return "only windows can be read from a mask"
+        if self.id[0] == "E" and not kernel.supports.errors:
+            return "the kernel is declared without errors"
         for name in self.needs:
             if not getattr(kernel.supports, name):
                 return f"the kernel is declared without {name}"
@@ -62,10 +64,16 @@ class Check:
 
     def problems(self, supports: Supports, budget: str, seed: int) -> Iterator[Problem]:
         """The problems to examine: all of an enumeration, or as many random ones as the budget allows."""
+        asked = supports if supports.min_layout == 1 else replace(supports, min_layout=1, accepts=None)
         if self.enumerate is not None:
-            return self.enumerate(supports, budget)
-        count = max(1, round(BUDGETS[budget] * self.effort))
-        return random_problems(seed, self.id, supports, self.wish or Wish(), count)
+            found = self.enumerate(asked, budget)
+        else:
+            count = max(1, round(BUDGETS[budget] * self.effort))
+            found = random_problems(seed, self.id, asked, self.wish or Wish(), count)
+        if asked is supports:
+            return found
+        longer = dict.fromkeys(supports.fit(problem) for problem in found)  # many become the same
+        return iter([problem for problem in longer if supports.takes(problem)])
 
 
 CHECKS: dict[str, Check] = {}

@@ -4,8 +4,10 @@ A session has the kernel in a process of its own, asks for one check after the o
 a kernel that ends its process fails the check that was asked for, and the next question starts another process.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from dinat_ref.command import show_progress
 from dinat_ref.testing.causes import LSE, NUMBERS
 from dinat_ref.testing.checks.behaviour import each_dtype
+from dinat_ref.testing.checks.enumeration import window_problems
 from dinat_ref.testing.checks.plain import plain_attention
 from dinat_ref.testing.isolate import Apart, Died, Place
 from dinat_ref.testing.kernel import Kernel
@@ -29,6 +32,10 @@ from dinat_ref.testing.supports import Supports
 SURVIVES = "D10-survives"
 DEATHS = ("ended the process", "hung and was ended")
 STATE = "D20-global-state"
+ALLOWED = {"quick": 120.0, "full": 900.0, "deep": 3600.0}  # seconds
+LATE = 1.5  # times the seconds allowed, after which every check poses one problem only
+FAST = 20_000  # calls in the time allowed, at which no kernel is slow
+CALLS = 3  # of the kernel for a random problem
 ALL_DEATHS = 40  # processes that a kernel may end before no more are started
 HOW = {
     "fork": "",
@@ -49,6 +56,7 @@ def check_kernel(
     *,
     checks: Sequence[str] | None = None,
     name: str | None = None,
+    seconds: float | None = None,
 ) -> Report:
     """Verify a neighborhood-attention kernel: run every check that applies to it.
 
@@ -65,6 +73,8 @@ def check_kernel(
         expected_failures: ids of checks that are known to fail, each with the reason; if one passes, that fails.
         checks: ids, or beginnings of ids, to run; None for all.
         name: the kernel's name in the report.
+        seconds: about how long the run may take; a slow kernel is posed fewer problems, and the report says so.
+            None for what the budget allows.
     Returns:
         A report: ``report.passed``, ``report.failures``, ``report.raise_for_failures()``, ``print(report)``.
         Ctrl-C ends the run with a report of what has run.
@@ -79,7 +89,7 @@ def check_kernel(
     """
     kernel = fn if isinstance(fn, Kernel) else Kernel(fn, supports or Supports(), layout, device)
     shown = name or str(getattr(kernel.function, "__name__", type(kernel.function).__name__))
-    return verify(partial(fresh, kernel), shown, kernel.device, budget, seed, expected_failures, checks)
+    return verify(partial(fresh, kernel), shown, kernel.device, budget, seed, expected_failures, checks, seconds)
 
 
 def verify(
@@ -90,6 +100,7 @@ def verify(
     seed: int = 0,
     expected_failures: Mapping[str, str] | None = None,
     checks: Sequence[str] | None = None,
+    seconds: float | None = None,
 ) -> Report:
     """Verify the kernel that ``load`` makes, in the process where it is to be examined.
 
@@ -102,6 +113,10 @@ def verify(
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(BUDGETS)}, got {budget!r}")
+    check_device(device)
+    seconds = ALLOWED[budget] if seconds is None else seconds
+    if not seconds > 0:
+        raise ValueError(f"seconds must be more than 0, got {seconds!r}")
     expected = dict(expected_failures or {})
     for id in expected:
         if id not in CHECKS:
@@ -115,6 +130,9 @@ def verify(
             facts = session.start()
             report.restrictions, report.device = facts.restrictions, facts.device
             report.notes += [HOW[session.apart.method]] if HOW[session.apart.method] else []
+            step = session.hurry([result.id for result in report.results], budget, seed, seconds)
+            if step > 1:
+                report.notes.append(f"slow: one of every {step} problems is posed, to end within about {seconds:g} s")
             _run(session, report, name, begin)
         except KeyboardInterrupt:
             report.interrupted = True
@@ -162,6 +180,7 @@ class Session:
         self.terms = Terms()
         self.deaths, self.first_death = 0, ""
         self.dtypes: tuple[str, ...] = ()
+        self.deadline = math.inf
 
     def __enter__(self) -> "Session":
         return self
@@ -182,6 +201,16 @@ class Session:
         except Died as death:
             raise ValueError(f"the kernel cannot be loaded: importing it {death.words}") from None
 
+    def hurry(self, ids: Sequence[str], budget: str, seed: int, seconds: float) -> int:
+        """Set a time limit; a kernel that is too slow for it is posed one of every so many problems."""
+        self.deadline = time.monotonic() + LATE * seconds
+        try:
+            step: int = self.apart.ask(_thinning, ids, budget, seed, seconds)
+        except Died:
+            step = 1  # that it dies is found in a moment
+        self.terms = replace(self.terms, step=step)
+        return step
+
     def check(self, id: str, budget: str = "quick", seed: int = 0, problems: Sequence[Problem] | None = None) -> Result:
         """Run one check; what it says of windows and of dtypes that end the process is remembered."""
         deadly: dict[int, str] = {}
@@ -190,7 +219,7 @@ class Session:
         while True:
             if self.deaths >= ALL_DEATHS:
                 return Result(id, CHECKS[id].title, reason=f"the kernel has ended {self.deaths} processes")
-            terms = replace(self.terms, deadly=deadly)
+            terms = replace(self.terms, deadly=deadly, seconds=self.deadline - time.monotonic())
             try:
                 result: Result = self.apart.ask(_check, id, budget, seed, terms, problems)
                 break
@@ -256,6 +285,24 @@ def fresh(kernel: Kernel) -> Kernel:
     return replace(kernel, cache={}, noticed=set())
 
 
+def check_device(device: str) -> None:
+    """Refuse what is no device, or none that computes.
+
+    Raises:
+        ValueError: it is not.
+    Example:
+        >>> check_device("meta")
+        Traceback (most recent call last):
+        ValueError: device 'meta' cannot be used: tensors there have no numbers
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"device must be one that PyTorch knows, such as cpu or cuda, got {device!r}") from None
+    if kind == "meta":
+        raise ValueError(f"device {device!r} cannot be used: tensors there have no numbers")
+
+
 def facts(kernel: Kernel, place: Place) -> Facts:
     """See that the device and the declaration work on a trusted kernel, plain PyTorch, so that no other is blamed.
 
@@ -264,16 +311,10 @@ def facts(kernel: Kernel, place: Place) -> Facts:
     Raises:
         ValueError: they do not.
     Example:
-        >>> facts(Kernel(print, Supports(ndim={1}), device="meta"), [0, 0])
+        >>> facts(Kernel(print, Supports(ndim={1}), device="ipu"), [0, 0])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: device 'meta' cannot be used: tensors there have no numbers
+        ValueError: device 'ipu' cannot be used with f32: plain PyTorch raises NotImplementedError: ...
     """
-    try:
-        kind = torch.device(kernel.device).type
-    except RuntimeError:
-        raise ValueError(f"device must be one that PyTorch knows, such as cpu or cuda, got {kernel.device!r}") from None
-    if kind == "meta":
-        raise ValueError(f"device {kernel.device!r} cannot be used: tensors there have no numbers")
     for problem in each_dtype(kernel.supports, "quick"):
         try:
             output, _ = plain_attention(problem, problem.inputs(kernel.device))
@@ -285,6 +326,23 @@ def facts(kernel: Kernel, place: Place) -> Facts:
                 f"{type(error).__name__}: {text}"
             ) from None
     return Facts(kernel.supports.restrictions(), kernel.device, tuple(map(str, kernel.supports.dtypes)))
+
+
+def _thinning(kernel: Kernel, place: Place, ids: Sequence[str], budget: str, seed: int, seconds: float) -> int:
+    """One of how many problems can be posed in a time: by three calls of three shapes, as compilers see them."""
+    paces = []
+    for number, problem in enumerate(list(window_problems(None, kernel.supports, "quick"))[-3:]):
+        place[0], begin = -2 - number, time.perf_counter()
+        with suppress(Exception, SystemExit):
+            kernel.weights(problem)
+        paces.append(time.perf_counter() - begin)
+    pace = sorted(paces)[len(paces) // 2] if paces else 0.0
+    if pace * FAST < seconds:
+        return 1
+    asked = [CHECKS[id] for id in ids if CHECKS[id].skips(kernel) is None]
+    read = {p for check in asked if check.enumerate for p in check.problems(kernel.supports, budget, seed)}
+    drawn = sum(BUDGETS[budget] * check.effort for check in asked if not check.enumerate)
+    return max(1, math.ceil(pace * (len(read) + CALLS * drawn) / seconds))
 
 
 def _check(

@@ -74,7 +74,7 @@ def problems(supports: Supports | None = None, wish: Wish | None = None) -> Any:
 
     @hypothesis.strategies.composite  # type: ignore[untyped-decorator]
     def draw_one(draw: Callable[[Any], Any]) -> Problem:
-        problem = draw_problem(HypothesisChooser(draw), supports, wish)
+        problem = supports.fit(draw_problem(HypothesisChooser(draw), supports, wish))
         hypothesis.assume(supports.takes(problem) and (wish is None or wish.when is None or wish.when(problem)))
         return problem
 

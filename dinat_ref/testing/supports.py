@@ -9,6 +9,7 @@ from dinat_ref.testing.problem import DTYPES, Problem
 
 MOST_AXES = 4  # the enumeration of windows grows with the power of it
 LARGEST_HEAD = 4096
+LONGEST_SHORTEST = 64  # of an axis: windows are read from tables of all tokens by all tokens
 NAMES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
 
@@ -20,6 +21,7 @@ class Supports:
         ndim: numbers of axes.
         even: even kernel sizes; without, an even kernel size must raise.
         stride, dilation, causal, scale: the kernel has that argument; without, it is never passed.
+        causal_rows: causality is taken on the first axis alone, that of rows, or of frames.
         per_axis: another kernel size, stride, dilation and causality on each axis; without, one for all.
         rpb: a relative positional bias (argument rpb).
         lse: return_lse=True gives the pair (output, lse).
@@ -34,6 +36,9 @@ class Supports:
         autocast: it runs under torch.autocast.
         compile, vmap, opcheck: opt in to the checks of torch.compile(fullgraph=True), torch.func.vmap and
             torch.library.opcheck (opcheck: the operator to check, with its example arguments from a problem).
+        errors: illegal arguments raise; many kernels leave that to their callers.
+        nan_outside: NaN and infinity outside a window change nothing; without, they may leak.
+        min_layout: the shortest axis that it takes.
         max_tokens: the longest layout to pose, None for any.
         accepts: a function of a Problem for any other limit; a problem that it declines is never posed.
     Raises:
@@ -65,6 +70,10 @@ class Supports:
     compile: bool = False
     vmap: bool = False
     opcheck: Callable[[Problem], tuple[object, tuple[object, ...]]] | None = None
+    errors: bool = True
+    nan_outside: bool = True
+    causal_rows: bool = False
+    min_layout: int = 1
     max_tokens: int | None = None
     accepts: Callable[[Problem], bool] | None = None
 
@@ -76,6 +85,8 @@ class Supports:
         dims = None if self.head_dims is None else frozenset(self.head_dims)
         if dims is not None and not (dims and all(_is_size(size, LARGEST_HEAD) for size in dims)):
             raise ValueError(f"head_dims must list sizes, each 1 to {LARGEST_HEAD}, got {_shown(dims)}")
+        if not _is_size(self.min_layout, LONGEST_SHORTEST):
+            raise ValueError(f"min_layout must be 1 to {LONGEST_SHORTEST}, got {self.min_layout!r}")
         if self.max_tokens is not None and not _is_size(self.max_tokens, 2**62):
             raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens!r}")
         names = [str(dtype).removeprefix("torch.") for dtype in self.dtypes]
@@ -100,9 +111,9 @@ class Supports:
 
     def takes(self, problem: Problem) -> bool:
         """Whether the kernel takes a problem."""
+        causal = problem.is_causal[:1] if self.causal_rows else problem.is_causal
         uniform = all(
-            len(set(values)) == 1
-            for values in (problem.kernel_size, problem.stride, problem.dilation, problem.is_causal)
+            len(set(values)) == 1 for values in (problem.kernel_size, problem.stride, problem.dilation, causal)
         )
         return (
             problem.ndim in self.ndim
@@ -110,6 +121,8 @@ class Supports:
             and (self.stride or max(problem.stride) == 1)
             and (self.dilation or max(problem.dilation) == 1)
             and (self.causal or not any(problem.is_causal))
+            and (not self.causal_rows or not any(problem.is_causal[1:]))
+            and min(problem.layout) >= self.min_layout
             and (self.scale or problem.scale is None)
             and (self.per_axis or uniform)
             and (self.rpb or not problem.rpb)
@@ -124,12 +137,19 @@ class Supports:
             and (self.accepts is None or self.accepts(problem))
         )
 
+    def fit(self, problem: Problem) -> Problem:
+        """The same problem with its axes made as long as the kernel needs them."""
+        if min(problem.layout) >= self.min_layout:
+            return problem
+        return problem.but(layout=tuple(max(length, self.min_layout) for length in problem.layout))
+
     def restrictions(self) -> list[str]:
         """What the declaration leaves out, in words: a report repeats it, so that nobody reads more into a pass."""
         words = []
         if set(self.ndim) != {1, 2, 3}:
             words.append(f"ndim: {', '.join(str(n) for n in self.ndim)} only")
         names = {"even": "even kernel sizes", "per_axis": "other parameters on each axis", "extra_keys": "extra keys"}
+        names |= {"errors": "errors for illegal arguments", "nan_outside": "NaN outside a window without effect"}
         names |= {"head_dim_v": "head_dim_v other than head_dim", "empty_batch": "empty batch"}
         for item in fields(self):
             if item.default is True and not getattr(self, item.name):
@@ -142,6 +162,10 @@ class Supports:
             words.append("double backward: no")
         if not self.rpb:
             words.append("rpb: no")
+        if self.causal and self.causal_rows:
+            words.append("causality on the first axis only")
+        if self.min_layout > 1:
+            words.append(f"axes of at least {self.min_layout} tokens")
         if self.max_tokens is not None:
             words.append(f"layouts of at most {self.max_tokens} tokens")
         if self.accepts is not None:

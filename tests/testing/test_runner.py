@@ -1,12 +1,13 @@
 """check_kernel and its report."""
 
 import os
+import time
 
 import pytest
 import torch
 
 from dinat_ref import na1d, na2d
-from dinat_ref.testing import Kernel, KernelFailure, Supports, check_kernel, parametrize_with_checks
+from dinat_ref.testing import Kernel, KernelFailure, Supports, check_kernel, isolate, parametrize_with_checks
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import CHECKS, KINDS
 from dinat_ref.testing.sabotage import CORPUS
@@ -115,3 +116,87 @@ def test_the_door_for_pytest_fails_with_a_shrunk_problem():
         BoundCheck(CHECKS["N18-scale"], Bench(Kernel(scaled, supports)))()
     with pytest.raises(KernelFailure, match="expected to fail"):
         BoundCheck(CHECKS["N01-float32"], Bench(Kernel(na1d, supports)), reason="never", max_examples=5)()
+
+
+def test_a_slow_kernel_is_posed_fewer_problems_and_the_report_says_so(monkeypatch):
+    """The clock is the kernel's own, so that nothing here depends on the machine."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(isolate, "start_method", lambda load, device="cpu": None)
+
+    def slow(query, key, value, kernel_size, **arguments):
+        now[0] += 0.15
+        return na1d(query, key, value, kernel_size, **arguments)
+
+    supports = Supports(ndim={1}, dtypes=["float32"], lse=False)
+    report = check_kernel(slow, supports=supports, checks=["W", "N"], seconds=20)
+    assert report.passed
+    assert now[0] < 60
+    assert "slow: one of every" in str(report)
+    assert "to end within about 20 s" in str(report)
+    assert 0 < report["W12-even-kernels"].problems < 30
+    assert all(result.problems > 0 for result in report.results if result.verdict == "passed")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_there_must_be_time(seconds):
+    with pytest.raises(ValueError, match="seconds must be more than 0"):
+        check_kernel(na1d, supports=Supports(ndim={1}), seconds=seconds)
+
+
+operators = torch.library.Library("dinat_ref_tests", "FRAGMENT")
+SCHEMA = "(Tensor query, Tensor key, Tensor value, int kernel_size) -> Tensor"
+
+
+def registered(name, fake):
+    """A custom operator, as a project would register its kernel; the fake says what shape comes out."""
+    operators.define(f"{name}{SCHEMA}")
+    operators.impl(name, lambda query, key, value, kernel_size: na1d(query, key, value, kernel_size), "CPU")
+    torch.library.register_fake(f"dinat_ref_tests::{name}", fake, lib=operators)
+    return getattr(torch.ops.dinat_ref_tests, name).default
+
+
+@pytest.mark.parametrize(
+    ("name", "fake", "verdict"),
+    [
+        ("right", lambda query, key, value, kernel_size: torch.empty_like(query), "passed"),
+        ("wrong", lambda query, key, value, kernel_size: query.new_empty(query.shape[:-1]), "failed"),
+    ],
+)
+def test_a_registered_operator_is_checked_as_one(name, fake, verdict):
+    operator = registered(name, fake)
+
+    def arguments(problem):
+        inputs = problem.inputs()
+        return operator, (inputs.query, inputs.key, inputs.value, problem.kernel_size[0])
+
+    def kernel(query, key, value, kernel_size):
+        return operator(query, key, value, kernel_size[0])
+
+    none = {name: False for name in ("stride", "dilation", "causal", "scale", "lse", "extra_keys", "backward")}
+    supports = Supports(ndim={1}, dtypes=["float32"], gqa=False, head_dim_v=False, opcheck=arguments, **none)
+    report = check_kernel(kernel, supports=supports, checks=["T03", "W11"])
+    assert report["W11-odd-kernels"].verdict == "passed"
+    assert report["T03-opcheck"].verdict == verdict, report["T03-opcheck"].message
+
+
+def test_at_every_door_a_leaning_kernel_is_one_finding():
+    """As many failures under pytest as by check_kernel."""
+    supports = Supports(ndim={1}, dtypes=["float32"])
+    ids = ["W11", "W12", "W13", "W14", "W17", "N01", "N16", "G01", "G03", "X05", "X11"]
+    marks = parametrize_with_checks(LEAN, supports=supports, checks=ids, max_examples=8)
+    verdicts = {}
+    for bound in marks.args[1]:
+        try:
+            bound()
+            verdicts[bound.check.id] = "passed"
+        except pytest.skip.Exception as skipped:
+            verdicts[bound.check.id] = str(skipped)
+        except KernelFailure as failure:
+            verdicts[bound.check.id] = f"failed: {failure}"
+    failed = {id: verdict for id, verdict in verdicts.items() if verdict.startswith("failed")}
+    assert list(failed) == ["W12-even-kernels"]
+    assert "even kernel leans right" in failed["W12-even-kernels"]
+    report = check_kernel(LEAN, supports=supports, checks=ids)
+    assert [result.id for result in report.failures] == ["W12-even-kernels"]

@@ -81,6 +81,8 @@ def combine(axes: tuple[Axis, ...], supports: Supports) -> Problem | None:
         Problem("2d 4x5 k2x3 d2x1 causal0x1 h1 e1 f32 seed0")
     """
     length, kernel_size, stride, dilation, is_causal = zip(*axes, strict=True)
+    if supports.causal_rows and not supports.per_axis:
+        is_causal = (is_causal[0], *(False for _ in is_causal[1:]))
     problem = Problem(
         layout=length,
         kernel_size=kernel_size,

@@ -123,8 +123,9 @@ def draw_problem(choose: Chooser, supports: Supports, wish: Wish | None = None) 
         dilation = choose.integer(1, 3 if ndim < 3 else 2) if dilated and math.prod(a[0] for a in axes) < 30 else 1
         slack = 0 if wish.full or wish.whole else wish.min_slack + choose.integer(0, 4 if ndim < 3 else 1)
         stride = choose.integer(1, kernel_size) if strided_windows else 1
+        allowed = causal and not (axes and supports.causal_rows)
         axes.append(
-            (kernel_size * dilation + slack, kernel_size, stride, dilation, bool(causal and choose.integer(0, 1)))
+            (kernel_size * dilation + slack, kernel_size, stride, dilation, bool(allowed and choose.integer(0, 1)))
         )
     if wish.uniform or not supports.per_axis:
         longest = max(axes)
@@ -143,7 +144,7 @@ def draw_problem(choose: Chooser, supports: Supports, wish: Wish | None = None) 
         kernel_size=kernel,
         stride=stride_,
         dilation=dilation_,
-        is_causal=causal_,
+        is_causal=(causal_[0], *(False for _ in causal_[1:])) if supports.causal_rows else causal_,
         batch=choose.integer(1, 2) if wish.batch is None else wish.batch,
         heads=heads_kv * group,
         heads_kv=heads_kv,
