@@ -22,8 +22,6 @@ class Classifier(Pretrained):
 
     Maps are [B, X, Y, C] inside, as in timm's Swin (``output_fmt``); ``forward_intermediates`` turns them round.
 
-    Shapes:
-        as the methods
     Source: the interface of timm's models.
     Example:
         >>> import torch

@@ -103,9 +103,9 @@ class Pretrained(GradientCheckpointing):
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write a folder that this package and transformers read: ``config.json``, ``model.safetensors``, and
-        ``preprocessor_config.json`` for a model of colour images.
+        """Write a folder that this package and transformers read.
 
+        It holds ``config.json``, ``model.safetensors`` and, for a model of colour images, ``preprocessor_config.json``.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
