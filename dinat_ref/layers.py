@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
+from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_qk, neighborhood_weights
 from dinat_ref.attention.functional import check_impl
 from dinat_ref.attention.operands import check_dense
 from dinat_ref.neighborhood import Neighborhood, smallest_layout
@@ -98,14 +98,25 @@ class NeighborhoodAttention(nn.Module):
         if self.rpb is not None:
             nn.init.trunc_normal_(self.rpb, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: [B, *layout, embed_dim] -> [B, *layout, embed_dim]."""
-        return self._finish(self._attend(*self._project(x), self.dilation))
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Attend: [B, *layout, embed_dim] -> [B, *layout, embed_dim].
 
-    def attention_weights(self, x: Tensor) -> Tensor:
+        Args:
+            key_mask: bool [B, *layout], True where a token may be attended; None: everywhere. Windows do not move
+                to make up for masked tokens, and a window of such tokens alone gives zeros. Weights are made explicit.
+        Raises:
+            TypeError, ValueError: a key_mask of another dtype or shape.
+        """
+        if key_mask is not None and key_mask.dtype != torch.bool:
+            raise TypeError(f"key_mask must be a bool tensor, got {key_mask.dtype}")
+        if key_mask is not None and key_mask.shape != x.shape[:-1]:
+            raise ValueError(f"key_mask must be [batch, *layout] = {tuple(x.shape[:-1])}, got {tuple(key_mask.shape)}")
+        return self._finish(self._attend(*self._project(x), self.dilation, key_mask))
+
+    def attention_weights(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """Compute the weights that ``forward`` uses, before any are dropped: [B, *layout, num_heads, keys]."""
         query, key, _ = self._project(x)
-        return self._weights(query, key, self.dilation)
+        return self._weights(query, key, self.dilation, key_mask)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make queries, keys and values of tokens: each [B, *layout, H, D]."""
@@ -118,19 +129,31 @@ class NeighborhoodAttention(nn.Module):
             query, key = rotate(query, self.rotary), rotate(key, self.rotary)
         return query, key, value
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, dilation: tuple[int, ...]) -> Tensor:
-        """Attend in one call; with the weights made explicit where some are dropped or a hook wants to see them."""
-        if (self.training and self.attn_drop.p > 0) or self.attn_drop._forward_hooks:
-            return self._sum(self.attn_drop(self._weights(query, key, dilation)), value, dilation)
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, dilation: tuple[int, ...], key_mask: Tensor | None
+    ) -> Tensor:
+        """Attend in one call, but through explicit weights where some are masked or dropped, or a hook watches."""
+        drops = self.training and self.attn_drop.p > 0
+        if key_mask is not None or drops or self.attn_drop._forward_hooks:
+            return self._sum(self.attn_drop(self._weights(query, key, dilation, key_mask)), value, dilation)
         where = (self.kernel_size, self.stride, dilation, self.is_causal)
         output = neighborhood_attention(query, key, value, *where, self.scale, rpb=self.rpb, impl=self.impl)
         assert isinstance(output, Tensor)
         return output
 
-    def _weights(self, query: Tensor, key: Tensor, dilation: tuple[int, ...]) -> Tensor:
-        """Compute the softmax weights: [B, *layout, H, K]."""
+    def _weights(self, query: Tensor, key: Tensor, dilation: tuple[int, ...], key_mask: Tensor | None) -> Tensor:
+        """Compute the softmax weights: [B, *layout, H, K]; all are zero where every key of a window is masked."""
         where = (self.kernel_size, self.stride, dilation, self.is_causal)
-        return neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)
+        if key_mask is None:
+            return neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)
+        scores = neighborhood_qk(query, key, *where, self.scale, rpb=self.rpb)
+        neighborhood = Neighborhood(tuple(query.shape[1:-2]), *where)
+        indices, valid = (table.to(query.device) for table in (neighborhood.indices(), neighborhood.valid()))  # [N, K]
+        kept = key_mask.flatten(1)[:, indices] & valid  # [B, N, K]
+        kept = kept.unflatten(1, neighborhood.layout)[..., None, :]  # [B, *layout, 1, K]
+        some = kept.any(-1, keepdim=True)  # else there is nothing to divide by
+        finite = torch.where(kept, scores, torch.where(some, -torch.inf, 0.0).to(scores.dtype))
+        return torch.where(kept, finite.softmax(-1), 0.0)
 
     def _sum(self, weights: Tensor, value: Tensor, dilation: tuple[int, ...]) -> Tensor:
         """Sum the values with their weights: [B, *layout, H, D]."""

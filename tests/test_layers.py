@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dinat_ref import (
+    Neighborhood,
     NeighborhoodAttention1D,
     NeighborhoodAttention2D,
     NeighborhoodAttention3D,
@@ -167,6 +168,39 @@ def test_a_hook_of_the_dropout_sees_the_weights_in_evaluation_too(ndim: int) -> 
     handle.remove()
     layer(x)
     assert len(seen) == 1
+
+
+@every_ndim
+def test_masked_keys_count_as_outside_every_window(ndim: int) -> None:
+    """Read off with one-hot values: the same softmax over fewer keys, and zeros where none is left."""
+    layer = LAYERS[ndim](12, 3, **SIZES[ndim], rpb=True, dtype=torch.float64)
+    nn.init.normal_(layer.rpb)
+    x, layout = tokens(ndim), LAYOUTS[ndim]
+    mask = torch.rand(2, *layout, generator=torch.Generator().manual_seed(2)) > 0.6
+    mask[0, :3] = False
+    query, key, value = layer.qkv(x).unflatten(-1, (3, 3, -1)).unbind(-3)
+    neighborhood = Neighborhood(layout, **SIZES[ndim])
+    number = neighborhood.num_tokens
+    one_hot = torch.eye(number, dtype=torch.float64).reshape(1, *layout, 1, number).expand(2, *layout, 3, number)
+    where = {**SIZES[ndim], "rpb": layer.rpb, "impl": "loops"}
+    weights = neighborhood_attention(query, key, one_hot, **where)
+    assert isinstance(weights, torch.Tensor)
+    kept = weights * mask.flatten(1).reshape(2, *[1] * ndim, 1, number)  # [B, *layout, H, N]
+    total = kept.sum(-1, keepdim=True)
+    assert (total == 0).any()
+    kept = torch.where(total > 0, kept / total, 0.0)
+    mixed = torch.einsum("bnhm,bmhd->bnhd", kept.flatten(1, ndim), value.flatten(1, ndim)).reshape(x.shape)
+    assert_close(layer(x, mask), layer.proj(mixed), **EXACT)
+    assert_close(layer(x, torch.ones_like(mask)), layer(x), **EXACT)
+    layer(x, mask).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_bad_masks_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"key_mask must be a bool tensor, got torch\.float32"):
+        made()(tokens(), torch.ones(2, 5, 7))
+    with pytest.raises(ValueError, match=r"key_mask must be \[batch, \*layout\] = \(2, 5, 7\), got \(1, 5, 7\)"):
+        made()(tokens(), torch.ones(1, 5, 7, dtype=torch.bool))
 
 
 @every_ndim

@@ -69,7 +69,7 @@ class Layer(NeighborhoodAttention):
         """What the operator takes: kernel_size, stride, dilation and is_causal."""
         return self.kernel_size, self.stride, self.dilation, self.is_causal
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # NATTEN's layers take no mask
         """Attend: [B, *layout, embed_dim] -> [B, *layout, embed_dim]."""
         if x.ndim != self.ndim + 2 or x.shape[-1] != self.embed_dim:
             raise ValueError(f"input must be [batch, {self.ndim} axes, {self.embed_dim}], got {tuple(x.shape)}")
@@ -141,7 +141,7 @@ class PaddedLayer(Layer):
         """How many tokens a window reaches over."""
         return int(self.kernel_size * self.dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # NATTEN's layers take no mask
         """Attend: [B, *layout, embed_dim] -> [B, *layout, embed_dim]."""
         layout = x.shape[1:-1]
         if len(layout) != self.ndim:

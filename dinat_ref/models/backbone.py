@@ -57,9 +57,10 @@ class DinatBackbone(DinatPreTrainedModel):
         return_dict: bool | None = None,
         *,
         return_all_attentions: bool = False,
+        pixel_mask: Tensor | None = None,
     ) -> BackboneOutput | tuple[Any, ...]:
         """Compute the feature maps; options as ``DinatModel.forward``."""
-        stages = self.run(pixel_values, output_attentions, return_all_attentions)
+        stages = self.run(pixel_values, output_attentions, return_all_attentions, pixel_mask)
         maps = (stages.embeddings, *stages.before)  # [B, X, Y, C] each
         features = channels_first(tuple(self.get_submodule(norm_name(i))(maps[i]) for i in self.out_indices))
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states

@@ -12,7 +12,7 @@ from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.layers import initialize
 from dinat_ref.models.outputs import channels_first
 from dinat_ref.models.pretrained import Pretrained
-from dinat_ref.models.pyramid import Level, Stages, make_head
+from dinat_ref.models.pyramid import Level, Stages, make_head, token_mean
 
 AFTER_THE_BLOCKS = (99999,)  # timm's way to sort a group of parameters last
 
@@ -62,18 +62,25 @@ class Classifier(Pretrained):
         """Compute the last map, normalised: [B, num_channels, H, W] -> [B, X, Y, num_features]."""
         return self.norm(self.encode(image).after[-1])
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+    def forward_head(self, features: Tensor, pre_logits: bool = False, mask: Tensor | None = None) -> Tensor:
         """Take the mean of all tokens and classify it: [B, X, Y, num_features] -> [B, num_classes].
 
         Args:
             pre_logits: return the mean: [B, num_features].
+            mask: bool [B, X, Y], the tokens that the mean is taken of; None: of all.
         """
-        pooled = features.mean((1, 2))
+        pooled = token_mean(features, mask)
         return pooled if pre_logits else self.head(pooled)
 
-    def forward(self, image: Tensor) -> Any:
-        """Classify: [B, num_channels, H, W] -> [B, num_labels]."""
-        return self.forward_head(self.forward_features(image))
+    def forward(self, image: Tensor, *, pixel_mask: Tensor | None = None) -> Any:
+        """Classify: [B, num_channels, H, W] -> [B, num_labels].
+
+        Args:
+            pixel_mask: [B, H, W], zero where a pixel only fills up a batch of images of several sizes. Such pixels are
+                blanked, and tokens that show no other are neither attended nor pooled.
+        """
+        stages = self.encode(image, pixel_mask=pixel_mask)
+        return self.forward_head(self.norm(stages.after[-1]), mask=stages.mask)
 
     def get_classifier(self) -> nn.Module:
         """The head."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.layers import initialize
-from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, run_levels
+from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, mask_pixels, run_levels
 
 
 class ConvTokenizer(nn.Module):
@@ -100,13 +100,15 @@ class DinatTrunk(nn.Module):
         self.pos_drop = nn.Dropout(config.hidden_dropout_prob)
         self.levels = nn.ModuleList(make_levels(config, ConvDownsampler))
 
-    def encode(self, image: Tensor, attentions: str = "none") -> Stages:
+    def encode(self, image: Tensor, attentions: str = "none", pixel_mask: Tensor | None = None) -> Stages:
         """Run the levels and keep what each of them computed.
 
         Args:
             attentions: "none", "last" (of the last layer of each level) or "all".
+            pixel_mask: [B, H, W], zero where a pixel only fills up; tokens of such pixels alone are not attended.
         """
-        return run_levels(self.pos_drop(self.patch_embed(image)), self.levels, attentions)
+        image, key_mask = mask_pixels(image, pixel_mask, patch_size=4)
+        return run_levels(self.pos_drop(self.patch_embed(image)), self.levels, attentions, key_mask)
 
 
 class DiNAT(Classifier, DinatTrunk):

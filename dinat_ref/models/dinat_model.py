@@ -19,7 +19,7 @@ from dinat_ref.models.outputs import (
     channels_first,
 )
 from dinat_ref.models.pretrained import Pretrained
-from dinat_ref.models.pyramid import Stages, make_head
+from dinat_ref.models.pyramid import Stages, make_head, token_mean
 
 
 class DinatPreTrainedModel(Pretrained, DinatTrunk):
@@ -37,12 +37,18 @@ class DinatPreTrainedModel(Pretrained, DinatTrunk):
 
     main_input_name = "pixel_values"
 
-    def run(self, pixel_values: Tensor | None, output_attentions: bool | None, all_attentions: bool) -> Stages:
+    def run(
+        self,
+        pixel_values: Tensor | None,
+        output_attentions: bool | None,
+        all_attentions: bool,
+        pixel_mask: Tensor | None,
+    ) -> Stages:
         """Encode an image with the attention weights that were asked for."""
         if pixel_values is None:
             raise ValueError("pixel_values must be given, got None")
         wanted = self.config.output_attentions if output_attentions is None else output_attentions
-        return self.encode(pixel_values, "all" if all_attentions else "last" if wanted else "none")
+        return self.encode(pixel_values, "all" if all_attentions else "last" if wanted else "none", pixel_mask)
 
 
 class DinatModel(DinatPreTrainedModel):
@@ -80,6 +86,7 @@ class DinatModel(DinatPreTrainedModel):
         return_dict: bool | None = None,
         *,
         return_all_attentions: bool = False,
+        pixel_mask: Tensor | None = None,
     ) -> DinatModelOutput | tuple[Any, ...]:
         """Compute the last feature map and what else is asked for.
 
@@ -88,10 +95,12 @@ class DinatModel(DinatPreTrainedModel):
             output_hidden_states: also return the map after each level.
             return_dict: return an output with names rather than a tuple.
             return_all_attentions: return the attention weights of every layer.
+            pixel_mask: [B, H, W], zero where a pixel only fills up a batch of images of several sizes. Such pixels are
+                blanked, and tokens that show no other are neither attended nor pooled.
         """
-        stages = self.run(pixel_values, output_attentions, return_all_attentions)
+        stages = self.run(pixel_values, output_attentions, return_all_attentions, pixel_mask)
         last = self.norm(stages.after[-1])  # [B, X, Y, C]
-        pooled = last.mean((1, 2)) if self.add_pooling_layer else None  # [B, C]
+        pooled = token_mean(last, stages.mask) if self.add_pooling_layer else None  # [B, C]
         hidden, weights = extras(self.config, stages, output_hidden_states)
         if not (self.config.return_dict if return_dict is None else return_dict):
             return (last, pooled, *(value for value in (hidden, weights) if value is not None))
@@ -136,10 +145,11 @@ class DinatForImageClassification(Classifier, DinatPreTrainedModel):
         return_dict: bool | None = None,
         *,
         return_all_attentions: bool = False,
+        pixel_mask: Tensor | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classify; options as ``DinatModel.forward``."""
-        stages = self.run(pixel_values, output_attentions, return_all_attentions)
-        logits = self.forward_head(self.norm(stages.after[-1]))  # [B, num_labels]
+        stages = self.run(pixel_values, output_attentions, return_all_attentions, pixel_mask)
+        logits = self.forward_head(self.norm(stages.after[-1]), mask=stages.mask)  # [B, num_labels]
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         hidden, weights = extras(self.config, stages, output_hidden_states)
         if not (self.config.return_dict if return_dict is None else return_dict):

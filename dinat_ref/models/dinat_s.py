@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.layers import initialize
-from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, run_levels
+from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, mask_pixels, run_levels
 
 
 class PatchTokenizer(nn.Module):
@@ -105,6 +105,7 @@ class DiNATs(Classifier):
         self.head = make_head(config.hidden_size, config.num_labels)
         initialize(self, config.initializer_range)
 
-    def encode(self, image: Tensor, attentions: str = "none") -> Stages:
+    def encode(self, image: Tensor, attentions: str = "none", pixel_mask: Tensor | None = None) -> Stages:
         """Run the levels and keep what each of them computed, as ``DinatTrunk.encode``."""
-        return run_levels(self.pos_drop(self.patch_embed(image)), self.layers, attentions)
+        image, key_mask = mask_pixels(image, pixel_mask, patch_size=4)
+        return run_levels(self.pos_drop(self.patch_embed(image)), self.layers, attentions, key_mask)

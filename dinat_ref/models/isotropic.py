@@ -19,7 +19,7 @@ from dinat_ref.models.config import SMALL_INPUT
 from dinat_ref.models.dinat_s import PatchTokenizer
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
-from dinat_ref.models.pyramid import Stages, make_head
+from dinat_ref.models.pyramid import Stages, make_head, mask_pixels
 from dinat_ref.outside import read_json
 
 CHECKS: dict[str, schema.Check] = {
@@ -118,10 +118,11 @@ class Isotropic(Classifier):
         self.head = make_head(embed_dim, num_labels)
         initialize(self)
 
-    def encode(self, image: Tensor, attentions: str = "none") -> Stages:
-        """Run the layers as one level; ``attentions`` as ``DinatTrunk.encode``."""
+    def encode(self, image: Tensor, attentions: str = "none", pixel_mask: Tensor | None = None) -> Stages:
+        """Run the layers as one level; arguments as ``DinatTrunk.encode``."""
         if attentions not in ("none", "last", "all"):
             raise ValueError(f"attentions must be 'none', 'last' or 'all', got {attentions!r}")
+        image, key_mask = mask_pixels(image, pixel_mask, self.settings["patch_size"])
         x = embeddings = self.patch_embed(image)
         if self.layout is not None and tuple(x.shape[1:3]) != self.layout:
             raise ValueError(f"image must give {self.layout} tokens to full attention, got {tuple(x.shape[1:3])}")
@@ -129,11 +130,11 @@ class Isotropic(Classifier):
         for number, layer in enumerate(self.layers, start=1):
             assert isinstance(layer, Layer)
             if attentions == "all" or (attentions == "last" and number == len(self.layers)):
-                x, of_layer = layer.with_weights(x)
+                x, of_layer = layer.with_weights(x, key_mask)
                 weights.append(of_layer)
             else:
-                x = layer(x)
-        return Stages(embeddings, (x,), (x,), tuple(weights))
+                x = layer(x, key_mask)
+        return Stages(embeddings, (x,), (x,), tuple(weights), key_mask)
 
     def remember_classes(self, num_classes: int) -> float:
         """Write the number of classes down where ``save_pretrained`` finds it; return a head's initial deviation."""

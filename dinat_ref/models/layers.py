@@ -69,27 +69,27 @@ class WindowAttention(NeighborhoodAttention2D):
         if self.rpb is not None:
             nn.init.trunc_normal_(self.rpb, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: [B, X, Y, embed_dim] -> [B, X, Y, embed_dim]."""
-        padded, dilation = self._fit(x)
-        return self._finish(_cropped(self._attend(*self._project(padded), dilation), x))
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Attend: [B, X, Y, embed_dim] -> [B, X, Y, embed_dim]; key_mask as ``NeighborhoodAttention``."""
+        padded, key_mask, dilation = self._fit(x, key_mask)
+        return self._finish(_cropped(self._attend(*self._project(padded), dilation, key_mask), x))
 
-    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_weights(self, x: Tensor, key_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attend through weights that are returned, too: [B, heads, X', Y', kx * ky], padded tokens included."""
-        padded, dilation = self._fit(x)
+        padded, key_mask, dilation = self._fit(x, key_mask)
         query, key, value = self._project(padded)
-        weights = self.attn_drop(self._weights(query, key, dilation)).movedim(-2, 1)  # as transformers shows them
+        weights = self.attn_drop(self._weights(query, key, dilation, key_mask)).movedim(-2, 1)  # as transformers shows
         output = self._sum(weights.movedim(1, -2), value, dilation)
         return self._finish(_cropped(output, x)), weights
 
-    def attention_weights(self, x: Tensor) -> Tensor:
+    def attention_weights(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """Compute the weights that ``forward`` uses: [B, X', Y', heads, kx * ky], padded tokens included."""
-        padded, dilation = self._fit(x)
+        padded, key_mask, dilation = self._fit(x, key_mask)
         query, key, _ = self._project(padded)
-        return self._weights(query, key, dilation)
+        return self._weights(query, key, dilation, key_mask)
 
-    def _fit(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """Make the map and the window fit each other: the map [B, X', Y', C], and the dilation."""
+    def _fit(self, x: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
+        """Make the map and the window fit each other: the map [B, X', Y', C], its mask [B, X', Y'], the dilation."""
         layout, dilation = x.shape[1:3], self.dilation
         if self.small_input == "clamp":
             limits = [max(length // size, 1) for length, size in zip(layout, self.kernel_size, strict=True)]
@@ -99,7 +99,9 @@ class WindowAttention(NeighborhoodAttention2D):
             rows, columns = (max(length, least) - length for length, least in zip(layout, reach, strict=True))
             if rows or columns:
                 x = pad(x, (0, 0, 0, columns, 0, rows))  # [B, X', Y', C]
-        return x, dilation
+                if key_mask is not None:  # padded tokens take part, as without a mask
+                    key_mask = pad(key_mask, (0, columns, 0, rows), value=True)  # [B, X', Y']
+        return x, key_mask, dilation
 
 
 def _cropped(output: Tensor, x: Tensor) -> Tensor:
@@ -215,23 +217,23 @@ class Layer(nn.Module):
         for name in ("gamma1", "gamma2"):
             self.register_parameter(name, nn.Parameter(layer_scale * torch.ones(dim)) if layer_scale > 0 else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform a feature map: [B, X, Y, dim] -> [B, X, Y, dim]."""
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Transform a feature map: [B, X, Y, dim] -> [B, X, Y, dim]; key_mask as ``NeighborhoodAttention``."""
         if self.checkpointing is not None and self.training and torch.is_grad_enabled():
-            return checkpoint(self._transform, x, **self.checkpointing)
-        return self._transform(x)
+            return checkpoint(self._transform, x, key_mask, **self.checkpointing)
+        return self._transform(x, key_mask)
 
-    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_weights(self, x: Tensor, key_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Transform a feature map, and return the attention weights that did it: [B, heads, X', Y', kx * ky]."""
-        attended, weights = self.attn.with_weights(self.norm1(x))
+        attended, weights = self.attn.with_weights(self.norm1(x), key_mask)
         return self._add(x, attended), weights
 
-    def attention_weights(self, x: Tensor) -> Tensor:
+    def attention_weights(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """Compute the attention weights for the layer's input: [B, X', Y', heads, kx * ky]."""
-        return self.attn.attention_weights(self.norm1(x))
+        return self.attn.attention_weights(self.norm1(x), key_mask)
 
-    def _transform(self, x: Tensor) -> Tensor:
-        return self._add(x, self.attn(self.norm1(x)))
+    def _transform(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
+        return self._add(x, self.attn(self.norm1(x), key_mask))
 
     def _add(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add both branches to what came in: [B, X, Y, dim]."""

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from dinat_ref.models.config import DinatConfig
 from dinat_ref.models.layers import Layer, drop_path_rates
@@ -18,6 +20,7 @@ class Stages:
         before: one map per level, as its last layer left it
         after: the same maps, downsampled where the level ends in a downsampler
         attentions: [B, heads, X', Y', K] of the layers that were asked for
+        mask: bool [B, X, Y] of the last map, True where a token shows any pixel that counts; None: everywhere
     Source: Hassani et al., arXiv:2204.07143, figure 4.
     Example:
         >>> import torch
@@ -31,6 +34,7 @@ class Stages:
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]
     attentions: tuple[Tensor, ...]
+    mask: Tensor | None = None
 
 
 class Level(nn.Module):
@@ -55,22 +59,24 @@ class Level(nn.Module):
         self.blocks = nn.ModuleList(layers)
         self.downsample = downsample
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the layers: [B, X, Y, dim] -> the map before and after downsampling."""
         for layer in self.blocks:
-            x = layer(x)
+            x = layer(x, key_mask)
         return x, x if self.downsample is None else self.downsample(x)
 
-    def with_attentions(self, x: Tensor, every_layer: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def with_attentions(
+        self, x: Tensor, every_layer: bool, key_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Run the layers and keep the attention weights of every layer, or of the last one alone."""
         attentions = []
         for number, layer in enumerate(self.blocks, start=1):
             assert isinstance(layer, Layer)
             if every_layer or number == len(self.blocks):
-                x, weights = layer.with_weights(x)
+                x, weights = layer.with_weights(x, key_mask)
                 attentions.append(weights)
             else:
-                x = layer(x)
+                x = layer(x, key_mask)
         return x, x if self.downsample is None else self.downsample(x), tuple(attentions)
 
 
@@ -116,11 +122,12 @@ def make_levels(config: DinatConfig, downsampler: Callable[[int], nn.Module]) ->
     return levels
 
 
-def run_levels(x: Tensor, levels: nn.ModuleList, attentions: str = "none") -> Stages:
+def run_levels(x: Tensor, levels: nn.ModuleList, attentions: str = "none", key_mask: Tensor | None = None) -> Stages:
     """Run a pyramid from its embeddings on and keep what each level computed.
 
     Shapes:
         x: [B, X, Y, C]
+        key_mask: bool [B, X, Y], True where a token may be attended
     Args:
         attentions: "none", "last" (of the last layer of each level) or "all".
     Raises:
@@ -141,13 +148,72 @@ def run_levels(x: Tensor, levels: nn.ModuleList, attentions: str = "none") -> St
     for level in levels:
         assert isinstance(level, Level)
         if attentions == "none":
-            kept, x = level(x)
+            kept, x = level(x, key_mask)
         else:
-            kept, x, of_level = level.with_attentions(x, every_layer=attentions == "all")
+            kept, x, of_level = level.with_attentions(x, attentions == "all", key_mask)
             weights.extend(of_level)
+        if key_mask is not None and level.downsample is not None:
+            key_mask = coarser(key_mask, 2)
         before.append(kept)
         after.append(x)
-    return Stages(embeddings, tuple(before), tuple(after), tuple(weights))
+    return Stages(embeddings, tuple(before), tuple(after), tuple(weights), key_mask)
+
+
+def coarser(mask: Tensor, factor: int) -> Tensor:
+    """Mark the tokens that stand for any marked pixel.
+
+    Shapes:
+        mask: bool or numbers [B, H, W]
+        return: bool [B, ceil(H / factor), ceil(W / factor)]
+    Example:
+        >>> import torch
+        >>> coarser(torch.tensor([[[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]]), factor=2)
+        tensor([[[ True,  True, False]]])
+    """
+    marked = max_pool2d((mask != 0).float()[:, None], factor, ceil_mode=True)  # [B, 1, ceil(H / f), ceil(W / f)]
+    return marked[:, 0] > 0
+
+
+def mask_pixels(image: Tensor, pixel_mask: Tensor | None, patch_size: int) -> tuple[Tensor, Tensor | None]:
+    """Blank the pixels that do not count, and mark the tokens that do.
+
+    Shapes:
+        image: [B, num_channels, H, W]
+        pixel_mask: bool or numbers [B, H, W], zero where a pixel only fills up
+        return: (the image, the mask of tokens, bool [B, H / patch_size, W / patch_size], or None)
+    Raises:
+        ValueError: a mask of another shape.
+    Source: the pixel_mask of transformers' models for detection.
+    Example:
+        >>> import torch
+        >>> image, tokens = mask_pixels(torch.ones(1, 1, 2, 4), torch.tensor([[[1, 1, 0, 0], [1, 1, 0, 0]]]), 2)
+        >>> image[0, 0, 0], tokens
+        (tensor([1., 1., 0., 0.]), tensor([[[ True, False]]]))
+    """
+    if pixel_mask is None:
+        return image, None
+    if image.ndim != 4 or pixel_mask.shape != (image.shape[0], *image.shape[2:]):
+        expected = (*image.shape[:1], *image.shape[2:])
+        raise ValueError(f"pixel_mask must be [batch, height, width] = {expected}, got {tuple(pixel_mask.shape)}")
+    return torch.where((pixel_mask != 0)[:, None], image, 0.0), coarser(pixel_mask, patch_size)
+
+
+def token_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Take the mean of all tokens, or of those that are marked.
+
+    Shapes:
+        x: [B, X, Y, C]
+        mask: bool [B, X, Y]
+        return: [B, C], zeros where no token is marked
+    Source: the published models' code, which pools all tokens.
+    Example:
+        >>> import torch
+        >>> token_mean(torch.tensor([[[[1.0], [5.0]]]]), torch.tensor([[[True, False]]]))
+        tensor([[1.]])
+    """
+    if mask is None:
+        return x.mean((1, 2))
+    return torch.where(mask[..., None], x, 0.0).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)[:, None]
 
 
 def make_head(dim: int, num_labels: int | None) -> nn.Module:

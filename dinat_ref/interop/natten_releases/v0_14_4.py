@@ -30,7 +30,7 @@ class _Layer(PaddedLayer):
         step = 1 if self.fits_dilation else dilation
         super().__init__(dim, num_heads, kernel_size, 1, step, False, qkv_bias, bias, qk_scale, attn_drop, proj_drop)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # NATTEN's layers take no mask
         """Attend; a dilation given as a word is as large as the map allows."""
         if self.fits_dilation:
             self.dilation = max(min(x.shape[1:-1]) // self.kernel_size, 1)
