@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from dinat_ref import classify
 from dinat_ref.cli import main
-from dinat_ref.models import DinatForImageClassification, create_model
+from dinat_ref.models import DinatForImageClassification, DiNATs, Isotropic, create_model
 from dinat_ref.models.keys import to_huggingface
 from dinat_ref.models.preprocess import preprocess
+from dinat_ref.models.variants import VARIANTS
 from tests.models.tiny import tiny
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
@@ -88,6 +90,85 @@ def test_a_file_of_the_original_repository(capsys, tmp_path, picture):
     out = capsys.readouterr().out
     assert "random" not in out
     assert sorted(re.findall(r"class (\d)$", out, re.M)) == list("0123456")
+
+
+def test_a_file_with_an_average_says_which_weights_it_took(capsys, tmp_path, picture):
+    """The classes tell: each set of weights answers with its own."""
+    models = [create_model("nat_isotropic_small", num_classes=3, depth=1) for _ in range(2)]
+    for number, model in enumerate(models):
+        torch.nn.init.zeros_(model.head.weight)
+        model.head.bias.data = 9.0 * torch.eye(3)[number]
+    state, average = (model.state_dict() for model in models)
+    path = str(tmp_path / "last.pth")
+    torch.save({"epoch": 3, "state_dict": state, "state_dict_ema": average}, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS["nat_isotropic_small"].settings, "depth", 1)
+        arguments = [
+            "classify",
+            picture,
+            "--model",
+            "nat_isotropic_small",
+            "--size",
+            "112",
+            "--top",
+            "1",
+            "--weights",
+            path,
+        ]
+        assert main(arguments) == 0
+        first = f"took state_dict_ema of {path}: the moving average (--no-ema takes the weights in training)"
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == first
+        assert lines[-1].endswith("class 1")
+        assert main([*arguments, "--no-ema"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == picture
+        assert lines[-1].endswith("class 0")
+
+
+def test_text_from_outside_commands_no_terminal(capsys, tmp_path, picture, folder):
+    name = "\x1b[2J\x07photo\u202e.png"
+    Path(picture).rename(tmp_path / name)
+    (tmp_path / "labels").write_text(json.dumps(["\x1b]0;title\x07", "a\r\nb", "Löwe", "犬", "\u2028"]))
+    assert (
+        main(["classify", str(tmp_path / name), "--weights", str(folder[0]), "--labels", str(tmp_path / "labels")]) == 0
+    )
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert r"\x1b[2J\x07photo\u202e.png" in out
+    for label in (r"\x1b]0;title\x07", r"a\r\nb", "Löwe", "犬", r"\u2028"):
+        assert f"%  {label}\n" in out
+
+
+def test_photos_are_opened_one_by_one(capsys, monkeypatch, tmp_path, picture, folder):
+    """The second is decoded when the first has its answer, and both were looked at before the model was made."""
+    events = []
+    check, read = classify.check_photo, classify.open_photo
+    monkeypatch.setattr(classify, "check_photo", lambda path: (events.append("check"), check(path))[1])
+    monkeypatch.setattr(classify, "open_photo", lambda path: (events.append("open"), read(path))[1])
+    monkeypatch.setattr(
+        classify, "_probabilities", lambda model, image: (events.append("answer"), torch.ones(5) / 5)[1]
+    )
+    assert main(["classify", picture, picture, "--weights", str(folder[0])]) == 0
+    assert events == ["check", "check", "open", "answer", "open", "answer"]
+    second = tmp_path / "text.png"
+    second.write_text("no image")
+    assert refused(capsys, picture, str(second), "--weights", str(folder[0])) == (
+        f"not an image, or a damaged one: {second}"
+    )
+
+
+@pytest.mark.parametrize("make", [lambda: Isotropic(32, 1, depth=1, num_labels=3), lambda: DiNATs(tiny(num_labels=3))])
+def test_folders_of_every_family(capsys, tmp_path, picture, make):
+    make().save_pretrained(tmp_path / "model")
+    assert main(["classify", picture, "--weights", str(tmp_path / "model"), "--size", "64"]) == 0
+    assert sorted(re.findall(r"class (\d)$", capsys.readouterr().out, re.M)) == list("012")
+
+
+def test_outputs_are_checked_before_the_work(capsys, tmp_path, picture, folder):
+    (tmp_path / "a.png").mkdir()
+    message = refused(capsys, picture, "--weights", "no-such.pth", "--attention", str(tmp_path / "a.png"))
+    assert message == f"cannot write {tmp_path / 'a.png'}: it is a folder"
 
 
 def test_attention_is_drawn(capsys, tmp_path, picture, folder):

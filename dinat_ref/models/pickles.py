@@ -6,6 +6,7 @@ trusts the file with memory and time. So first the archive must hold no more tha
 program must be short, and must name nothing but tensors; then no tensor may be larger than the file.
 """
 
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -53,12 +54,15 @@ def read_pickle(path: Path | str, wrappers: tuple[str, ...] = ()) -> Any:
         globals_, words = _look_through(file, size)
     allowed = {*PLAIN, *map(_full_name, torch.serialization.get_safe_globals())}
     foreign = sorted(name for name in globals_ if not (TORCH.fullmatch(name) or name in allowed))
+    wrapper = next((name for name in wrappers if name in words), None)
     if foreign:
-        raise ValueError(_refusal(path, foreign, next((name for name in wrappers if name in words), None)))
+        raise ValueError(_refusal(path, foreign, wrapper))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged file, PyTorch's reader lets out whatever it stumbles over
-        if "weights only" in str(error).lower() or "WeightsUnpickler" in str(error):
+        if named := re.search(r"GLOBAL (torch\.\S+) was not an allowed global", str(error)):  # one of PyTorch's own
+            raise ValueError(_refusal(path, [named[1]], wrapper)) from None
+        if isinstance(error, pickle.UnpicklingError):
             raise ValueError("it is damaged, or holds more than tensors; nothing in it was run") from None
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(f"it is damaged: {type(error).__name__}{reason and ': '}{reason}") from None

@@ -97,12 +97,10 @@ def _entries(header: Any, size: int) -> list[tuple[str, torch.dtype, list[int]]]
 
 def _read_tensor(file: Any, dtype: torch.dtype, shape: list[int]) -> Tensor:
     """Read the next tensor of an open file."""
-    content = bytearray(math.prod(shape) * dtype.itemsize)
-    if not content:
-        return torch.empty(shape, dtype=dtype)
-    if file.readinto(content) != len(content):
+    content = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8, device="cpu")
+    if file.readinto(content.numpy().data) != len(content):
         raise ValueError("it is shorter than it was a moment ago")
-    return torch.frombuffer(content, dtype=dtype).reshape(shape)
+    return content.view(dtype).reshape(shape)
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

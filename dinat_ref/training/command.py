@@ -199,7 +199,7 @@ def _check(args: argparse.Namespace) -> Path | None:
         raise CommandError(f"--test needs data with a test part, digits; got {args.data}")
     if args.device is not None:
         try:
-            torch.empty(0, device=args.device)
+            torch.zeros(1, device=args.device).item()  # which "meta" does not have
         except (RuntimeError, AssertionError, NotImplementedError):
             raise CommandError(f"--device {args.device} cannot be used on this machine") from None
     for name in ("metrics.csv", "curves.svg"):

@@ -86,6 +86,16 @@ def test_the_lines_that_an_error_gives_do_what_it_says(tmp_path, monkeypatch, zi
     assert_close(read_checkpoint(tmp_path / "weights.pth")["head.bias"], weights["head.bias"], rtol=0, atol=0)
 
 
+def test_classes_of_pytorch_itself_are_named_as_well(tmp_path):
+    torch.save(
+        {"model": {"a": torch.zeros(1)}, "version": torch.torch_version.TorchVersion("2.6")}, tmp_path / "last.pth"
+    )
+    with pytest.raises(
+        ValueError, match=r"it holds more than tensors \(torch.torch_version.TorchVersion\), and nothing"
+    ):
+        read_pickle(tmp_path / "last.pth")
+
+
 def test_what_a_user_allowed_is_read(tmp_path):
     torch.save({"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "last.pth")
     assert "argparse.Namespace" in refusal(tmp_path / "last.pth")

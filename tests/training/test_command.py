@@ -362,6 +362,7 @@ def test_bad_arguments(tmp_path, capsys):
     assert "No such file" in message("--data", "texture", "--model", tmp_path / "none.json", *out)
     assert "must be at most the number of training images" in message(*SMALL[:4], *out, "--batch-size", 100)
     assert message("--data", "texture", "--device", "abacus", *out).startswith("--device abacus cannot be used")
+    assert message("--data", "texture", "--device", "meta", *out) == "--device meta cannot be used on this machine"
     assert message("--data", "texture", "--test", *out).startswith("--test needs data with a test part")
     assert message("--data", "texture", "--images", 1, *out) == "--images must be at least 2, got 1"
     assert message("--data", "texture", "--images", 10**10, *out) == "--images must be at most 1000000, got 10000000000"
