@@ -43,7 +43,9 @@ FORMULATIONS: dict[str, Formulation] = {
 def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     """The operator's precision follows from its arguments: under autocast, too, bfloat16 is summed in float32."""
     device_type = tensor.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    # the first question is there for devices without autocast; before PyTorch 2.9 it cannot be traced
+    has_autocast = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device_type)
+    if has_autocast and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 
