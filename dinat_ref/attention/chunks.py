@@ -139,7 +139,8 @@ def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
         bias = torch.nn.functional.pad(bias, (0, plan.num_extra))
     if memory.rpb is not None:
         return bias.reshape(memory.key.shape[1], -1, bias.shape[-1])
-    return bias if memory.group_size == 1 else bias.repeat(1, memory.group_size, 1)
+    group_size = memory.query.shape[1] // memory.key.shape[1]  # not by a property: PyTorch 2.8 could not trace that
+    return bias if group_size == 1 else bias.repeat(1, group_size, 1)
 
 
 def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:
