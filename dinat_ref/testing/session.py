@@ -313,7 +313,7 @@ def facts(kernel: Kernel, place: Place) -> Facts:
     Example:
         >>> facts(Kernel(print, Supports(ndim={1}), device="ipu"), [0, 0])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: device 'ipu' cannot be used with f32: plain PyTorch raises NotImplementedError: ...
+        ValueError: device 'ipu' cannot be used with f32: plain PyTorch raises RuntimeError: ...
     """
     for problem in each_dtype(kernel.supports, "quick"):
         try:

@@ -7,7 +7,9 @@ output and lse in float64; the manifest holds the other arguments and the budget
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,27 @@ import torch
 
 import dinat_ref
 from dinat_ref.command import CommandError, whole_file
+from dinat_ref.outside import brief, open_regular, read_json
 from dinat_ref.testing.checks.enumeration import MIXED, combine, product_problems, window_problems
 from dinat_ref.testing.checks.numbers import long_windows
 from dinat_ref.testing.checks.sampling import Wish, random_problems
 from dinat_ref.testing.checks.yardstick import Yardstick, demand
 from dinat_ref.testing.kernel import Wrong
+from dinat_ref.testing.ports.npz import MOST_BYTES, read_arrays
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.report.results import Report, Result
 from dinat_ref.testing.supports import Supports
 
-FORMAT = 1
+SCHEMA_VERSION = 1
+MOST_MANIFEST = 16 * 2**20  # bytes
+ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str) and re.fullmatch(r"[0-9a-z-]{1,80}", value) is not None,
+    "kind": lambda value: isinstance(value, str),
+    "problem": lambda value: isinstance(value, str),
+    "sha256": lambda value: isinstance(value, str),
+    "output_budget": lambda value: type(value) in (int, float) and 0 < value < math.inf,
+    "lse_budget": lambda value: type(value) in (int, float) and 0 < value < math.inf,
+}
 TITLES = {
     "window": "zero queries and values that name their token: the output is the mean over the window",
     "number": "random tensors: output and lse within their budgets",
@@ -102,9 +115,9 @@ def export(directory: Path | str) -> int:
             numpy.savez(file, **arrays)  # type: ignore[arg-type]
         cases.append({"name": name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} | entry)
     about = "scores = scale * <q, k> + rpb; softmax over the window and the additional keys; heads-last; lse natural"
-    manifest = {"format": FORMAT, "dinat_ref": dinat_ref.__version__, "about": about, "cases": cases}
+    manifest = {"schema_version": SCHEMA_VERSION, "dinat_ref": dinat_ref.__version__, "about": about, "cases": cases}
     with whole_file(directory / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return len(cases)
 
 
@@ -114,56 +127,81 @@ def check(directory: Path | str) -> Report:
     Shapes:
         return: a Report with one result for each case
     Raises:
-        CommandError: there is no manifest, it has another format, a case was changed, or there is no answer at all.
+        CommandError: there is no manifest, it has another schema, a file is damaged, too large or changed, or there
+            is no answer at all.
     Example:
         >>> check("nowhere")
         Traceback (most recent call last):
         dinat_ref.command.CommandError: no golden vectors in nowhere: manifest.json is missing (--export writes them)
     """
     directory = Path(directory)
-    path = directory / "manifest.json"
-    if not path.is_file():
-        raise CommandError(f"no golden vectors in {directory}: manifest.json is missing (--export writes them)")
-    try:
-        manifest = json.loads(path.read_text())
-        cases = manifest["cases"]
-        found = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"{path} is no manifest of golden vectors: {error}") from None
-    if found != FORMAT:
-        raise CommandError(f"{path} has format {found}, this version reads format {FORMAT}")
     report = Report(f"answers in {directory / 'outputs'}", "golden", 0, "cpu", torch.__version__, [])
-    for case in cases:
-        report.results.append(_compare(directory, case))
+    report.results = [_compare(directory, case) for case in read_manifest(directory)]
     if all(result.verdict == "skipped" for result in report.results):
         raise CommandError(f"no answers in {directory / 'outputs'}: expected NAME.npz with an array named output")
     return report
+
+
+def read_manifest(directory: Path) -> list[dict[str, Any]]:
+    """The cases that a manifest lists.
+
+    Raises:
+        CommandError: there is no manifest, it has another schema, or an entry is not what ``export`` writes.
+    """
+    path = directory / "manifest.json"
+    if not path.exists():
+        raise CommandError(f"no golden vectors in {directory}: manifest.json is missing (--export writes them)")
+    try:
+        manifest = read_json(path, MOST_MANIFEST)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path} is no manifest of golden vectors: {error}") from None
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        found = brief(manifest.get("schema_version"))
+        raise CommandError(f"{path} has schema_version {found}, this version reads {SCHEMA_VERSION}")
+    cases = manifest.get("cases")
+    if not isinstance(cases, list) or not cases:
+        raise CommandError(f"{path}: cases must be a list of cases, got {brief(cases)}")
+    for case in cases:
+        for name, fits in ENTRIES.items():
+            if not isinstance(case, dict) or not fits(case.get(name)):
+                found = brief(case.get(name) if isinstance(case, dict) else case)
+                raise CommandError(f"{path}: the {name} of a case is not what --export writes: {found}")
+    return cases
 
 
 def _compare(directory: Path, case: dict[str, Any]) -> Result:
     """Compare one answer."""
     name = case["name"]
     result = Result(name, TITLES.get(case["kind"], case["kind"]), problem=case["problem"])
-    given = directory / "cases" / f"{name}.npz"
-    if not given.is_file() or hashlib.sha256(given.read_bytes()).hexdigest() != case["sha256"]:
-        raise CommandError(f"{given} is missing or is not what the manifest says; export the golden vectors again")
+    exact = _read(directory / "cases" / f"{name}.npz", case["sha256"])
     answer = directory / "outputs" / f"{name}.npz"
-    if not answer.is_file():
+    if not answer.exists():
         result.verdict, result.reason = "skipped", f"no {answer.name} in {answer.parent}"
         return result
-    result.problems = 1
+    got = _read(answer)
+    result.problems, result.worst = 1, 0.0
     try:
-        with numpy.load(given, allow_pickle=False) as exact, numpy.load(answer, allow_pickle=False) as got:
-            result.worst = 0.0
-            for part in ("output", "lse"):
-                if part in got.files or part == "output":
-                    if part not in got.files:
-                        raise Wrong(f"{answer.name} has no array named output")
-                    have, want = (torch.from_numpy(source[part].astype("float64")) for source in (got, exact))
-                    result.worst = max(result.worst, demand(f"the {part}", have, want, case[f"{part}_budget"]))
+        if "output" not in got:
+            raise Wrong(f"{answer.name} has no array named output")
+        for part in got:
+            if got[part].dtype.kind == "c":
+                raise Wrong(f"the {part} is complex, {got[part].dtype}: no answer is")
+            have, want = (torch.from_numpy(source[part].astype("float64")) for source in (got, exact))
+            result.worst = max(result.worst, demand(f"the {part}", have, want, case[f"{part}_budget"]))
         result.verdict = "passed"
     except Wrong as error:
         result.verdict, result.failing, result.message, result.worst = "failed", 1, str(error), error.multiple
-    except (OSError, ValueError) as error:
-        result.verdict, result.failing, result.message = "failed", 1, f"{answer} cannot be read: {error}"
     return result
+
+
+def _read(path: Path, sha256: str | None = None) -> Mapping[str, Any]:
+    """Read output and lse; of a golden vector, only what the manifest says it is."""
+    try:
+        if sha256 is not None:
+            with open_regular(path) as file:
+                if hashlib.sha256(file.read(MOST_BYTES)).hexdigest() != sha256:
+                    raise ValueError("it is not what the manifest says; export the golden vectors again")
+        return read_arrays(path, ("output", "lse"))
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f"{path} cannot be read: {text}") from None
