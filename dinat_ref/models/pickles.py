@@ -60,7 +60,8 @@ def read_pickle(path: Path | str, wrappers: tuple[str, ...] = ()) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged file, PyTorch's reader lets out whatever it stumbles over
-        if named := re.search(r"GLOBAL (torch\.\S+) was not an allowed global", str(error)):  # one of PyTorch's own
+        named = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        if named and named[1] in globals_:  # one of PyTorch's own
             raise ValueError(_refusal(path, [named[1]], wrapper)) from None
         if isinstance(error, pickle.UnpicklingError):
             raise ValueError("it is damaged, or holds more than tensors; nothing in it was run") from None
