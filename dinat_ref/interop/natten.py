@@ -22,6 +22,7 @@ from dinat_ref.interop import (
     natten_flags,
     natten_flops,
     natten_legacy,
+    natten_surface,
     natten_utils,
 )
 from dinat_ref.interop.natten_attention import attention as attention
@@ -97,7 +98,7 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
         raise ImportError("NATTEN is installed here: it is left as it is; import dinat_ref.interop.natten instead")
     release = find_release(version)
     advice = f'dinat_ref stands in for NATTEN {release}; what it serves is under "NATTEN\'s names" in its README'
-    return install("natten", release, contents, advice)
+    return install("natten", release, contents, advice, natten_surface.__file__)
 
 
 def remove_natten() -> None:

@@ -10,11 +10,14 @@ from typing import Any
 MARK = "__dinat_ref_stand_in__"
 
 
-def install(name: str, version: str, contents: Mapping[str, Mapping[str, Any]], advice: str = "") -> ModuleType:
+def install(
+    name: str, version: str, contents: Mapping[str, Mapping[str, Any]], advice: str = "", file: str = __file__
+) -> ModuleType:
     """Make a package importable in this process: its modules, by their full names, and what is in each.
 
     Args:
         advice: what the AttributeError of a name that is missing says besides.
+        file: what the ImportError of such a name points to.
     Source: Python's import system, PEP 451 and PEP 562.
     Example:
         >>> package = install("no_such_package", "1.2.3", {"no_such_package.sub": {"answer": 42}}, "Ask elsewhere.")
@@ -30,7 +33,8 @@ def install(name: str, version: str, contents: Mapping[str, Mapping[str, Any]], 
     names = {name, *contents}
     names |= {module.rpartition(".")[0] for module in names} - {""}
     for module_name in sorted(names):  # a package before what is in it
-        module = _module(module_name, advice, is_package=any(other.startswith(f"{module_name}.") for other in names))
+        is_package = any(other.startswith(f"{module_name}.") for other in names)
+        module = _module(module_name, advice, file, is_package)
         vars(module).update(contents.get(module_name, {}))
         vars(module)["__all__"] = sorted(contents.get(module_name, {}))
         parent, _, own_name = module_name.rpartition(".")
@@ -66,11 +70,11 @@ def remove(name: str) -> None:
             del sys.modules[module]
 
 
-def _module(name: str, advice: str, is_package: bool) -> ModuleType:
+def _module(name: str, advice: str, file: str, is_package: bool) -> ModuleType:
     """Make an empty module that ``import`` and ``importlib.util.find_spec`` find."""
     module = ModuleType(name, "Provided by dinat_ref.")
     module.__spec__ = ModuleSpec(name, None, origin=__name__, is_package=is_package)
-    module.__file__ = __file__
+    module.__file__ = file
     if is_package:
         module.__path__ = []
     vars(module)[MARK] = True
