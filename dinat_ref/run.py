@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     program += [*(args.module or args.code or []), *args.program]
     if args.always or args.never:
         if program:
-            raise CommandError("--always and --never run nothing: leave the program away")
+            raise CommandError("--always and --never run nothing: give no program with them")
         print(write_always() if args.always else remove_always())
         return 0
     if not program:

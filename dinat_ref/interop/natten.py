@@ -33,14 +33,8 @@ from dinat_ref.interop.natten_releases.v0_21_7 import na3d as na3d
 from dinat_ref.interop.natten_surface import SURFACES, find_release, read_surface
 from dinat_ref.interop.stand_in import install, is_stand_in, remove
 
-SHARED = (
-    natten_legacy,
-    natten_flags,
-    natten_context,
-    natten_utils,
-    natten_flops,
-    natten_attention,
-)  # the same in all releases
+# the same in all releases
+SHARED = (natten_legacy, natten_flags, natten_context, natten_utils, natten_flops, natten_attention)
 
 
 def is_natten_installed() -> bool:

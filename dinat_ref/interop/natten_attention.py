@@ -68,7 +68,7 @@ def attention(
         *both, longest_query, longest_key = generate_varlen_parameters(query, key, value, seqlens_Q, seqlens_KV)
         ends, longest = (both[0], both[1]), (longest_query, longest_key)
     scale = scale or query.shape[-1] ** -0.5
-    if ends == (None, None) and not any(longest):
+    if all(end is None for end in ends) and not any(longest):
         output, lse = _attend(query, key, value, is_causal, scale)
     else:
         own = [_check_ends(*row) for row in zip(("Q", "KV"), (query, key), ends, longest, strict=True)]
@@ -83,9 +83,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: f
     """Attend all keys of one sequence."""
     if is_causal and query.shape[1] != key.shape[1]:
         raise ValueError(f"causal attention needs as many queries as keys, got {query.shape[1]} and {key.shape[1]}")
-    if (
-        is_causal and query.shape[1]
-    ):  # plain causal attention is neighborhood attention with a window as long as the axis
+    if is_causal and query.shape[1]:  # neighborhood attention with a window as long as the axis
         pair = neighborhood_attention(query, key, value, query.shape[1], is_causal=True, scale=scale, return_lse=True)
         assert isinstance(pair, tuple)
         return pair

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.interop.natten_flops import counted
+from dinat_ref.interop.natten_utils import default
 from dinat_ref.layers import NeighborhoodAttention
 from dinat_ref.neighborhood import per_axis
 
@@ -60,7 +61,7 @@ class Layer(NeighborhoodAttention):
         proj_drop: float = 0.0,
     ) -> None:
         """Make the parameters."""
-        where = (kernel_size, stride or 1, dilation or 1, is_causal or False)
+        where = (kernel_size, default(stride, 1), default(dilation, 1), default(is_causal, False))
         super().__init__(embed_dim, num_heads, *where, bool(qkv_bias), bool(bias), attn_drop, proj_drop)
         self.head_dim = embed_dim // num_heads
         self.scale: float = qk_scale or self.head_dim**-0.5

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_qk
 from dinat_ref.interop.natten_flops import counted
+from dinat_ref.interop.natten_utils import default
 
 PerAxis = int | Sequence[int] | None
 CausalPerAxis = bool | Sequence[bool] | None
@@ -79,7 +80,7 @@ def scores(
                 [3., 6., 9.]])
     """
     extra = None if additional_keys is None else additional_keys.transpose(1, 2)  # [B, M, H, D]
-    where = (kernel_size, 1, dilation or 1, is_causal or False)
+    where = (kernel_size, 1, default(dilation, 1), default(is_causal, False))
     return heads_first(neighborhood_qk(heads_last(query), heads_last(key), *where, 1.0, extra, rpb=rpb))
 
 
@@ -106,7 +107,7 @@ def weighted_values(
         tensor([3., 3., 6., 6.])
     """
     extra = None if additional_values is None else additional_values.transpose(1, 2)  # [B, M, H, D]
-    where = (kernel_size, 1, dilation or 1, is_causal or False)
+    where = (kernel_size, 1, default(dilation, 1), default(is_causal, False))
     return heads_first(neighborhood_av(heads_last(attn), heads_last(value), *where, extra))
 
 
@@ -141,7 +142,10 @@ def fused(
         >>> fused(torch.zeros_like(x), x, x, 2, 2).flatten()
         tensor([1., 2., 1., 2., 3.])
     """
-    where, extra = (kernel_size, 1, dilation or 1, is_causal or False), (additional_keys, additional_values)
+    where, extra = (
+        (kernel_size, 1, default(dilation, 1), default(is_causal, False)),
+        (additional_keys, additional_values),
+    )
     output = neighborhood_attention(query, key, value, *where, scale or None, *extra, rpb=rpb)
     assert isinstance(output, Tensor)
     return output

@@ -35,6 +35,16 @@ class KernelSchedule(enum.Enum):
     WarpSpecializedPingpong = 2
 
 
+def default(value: Any, instead: Any) -> Any:
+    """What NATTEN makes of None.
+
+    Example:
+        >>> default(None, 1), default(0, 1)
+        (1, 0)
+    """
+    return instead if value is None else value
+
+
 def create_dim_from_int(na_dim: int, value: int) -> tuple[int, ...]:
     """Repeat a number for every axis.
 
@@ -92,7 +102,7 @@ def check_stride_arg(na_dim: int, stride: Any) -> tuple[int, ...]:
         >>> check_stride_arg(2, None)
         (1, 1)
     """
-    return _check(na_dim, "stride", 1 if stride is None else stride)
+    return _check(na_dim, "stride", default(stride, 1))
 
 
 def check_dilation_arg(na_dim: int, dilation: Any) -> tuple[int, ...]:
@@ -102,7 +112,7 @@ def check_dilation_arg(na_dim: int, dilation: Any) -> tuple[int, ...]:
         >>> check_dilation_arg(2, (1, 2))
         (1, 2)
     """
-    return _check(na_dim, "dilation", 1 if dilation is None else dilation)
+    return _check(na_dim, "dilation", default(dilation, 1))
 
 
 def check_causal_arg(na_dim: int, is_causal: Any) -> tuple[bool, ...]:
@@ -114,7 +124,7 @@ def check_causal_arg(na_dim: int, is_causal: Any) -> tuple[bool, ...]:
         >>> check_causal_arg(2, None)
         (False, False)
     """
-    causal = per_axis("is_causal", False if is_causal is None else is_causal, (1,) * na_dim)
+    causal = per_axis("is_causal", default(is_causal, False), (1,) * na_dim)
     if not all(isinstance(entry, bool) for entry in causal):
         raise ValueError(f"is_causal must be a bool or one per axis, got {is_causal!r}")
     return causal

@@ -155,6 +155,13 @@ def test_none_and_zero_mean_the_default():
     for module in (v0_17_5, v0_21_7):
         layer = module.NeighborhoodAttention2D(8, 2, 3, dilation=None, is_causal=None, qk_scale=0.0)
         assert (layer.dilation, layer.is_causal, layer.scale) == ((1, 1), (False, False), 4**-0.5)
+        with pytest.raises(ValueError, match="dilation"):
+            module.NeighborhoodAttention2D(8, 2, 3, dilation=0)
+    for function in (natten_legacy.na2d, v0_21_7.na2d):
+        with pytest.raises(ValueError, match="dilation"):
+            function(query, key, value, 3, dilation=0)
+    with pytest.raises(ValueError, match="dilation"):
+        v0_15_1.na2d_qk(*first, 3, 0)
 
 
 def test_fused_autograd_functions_give_output_and_lse():

@@ -10,6 +10,7 @@ from dinat_ref.attention import neighborhood_attention
 from dinat_ref.interop.natten_autograd import behind_apply
 from dinat_ref.interop.natten_layers import Layer, refuse_positional_true
 from dinat_ref.interop.natten_legacy import CausalPerAxis, PerAxis, scores, weighted_values
+from dinat_ref.interop.natten_utils import default
 
 
 class _Layer(Layer):
@@ -105,7 +106,7 @@ def _apply_fused(
     tiling_config_: Any,
     tiling_config_backward_: Any,
 ) -> tuple[Tensor, Tensor]:
-    where = (kernel_size_, 1, dilation_ or 1, is_causal_ or False)
+    where = (kernel_size_, 1, default(dilation_, 1), default(is_causal_, False))
     pair = neighborhood_attention(query, key, value, *where, scale, rpb=bias, return_lse=True)
     assert isinstance(pair, tuple)
     return pair

@@ -15,6 +15,7 @@ from dinat_ref.interop.natten_flags import get_configs, get_flex_configs
 from dinat_ref.interop.natten_flops import counted
 from dinat_ref.interop.natten_layers import Layer, refuse_positional_true
 from dinat_ref.interop.natten_legacy import CausalPerAxis, PerAxis, of_axes
+from dinat_ref.interop.natten_utils import default
 
 __version__ = "0.21.7"
 
@@ -65,7 +66,10 @@ def neighborhood_attention_generic(
         >>> neighborhood_attention_generic(torch.zeros_like(x), x, x, 3, backend="cutlass-fna").flatten()
         tensor([1., 1., 2., 3., 3.])
     """
-    where, extra = (kernel_size, stride or 1, dilation or 1, is_causal or False), (additional_keys, additional_values)
+    where, extra = (
+        (kernel_size, default(stride, 1), default(dilation, 1), default(is_causal, False)),
+        (additional_keys, additional_values),
+    )
     return neighborhood_attention(
         query, key, value, *where, scale or None, *extra, rpb=rpb, return_lse=return_lse, impl=impl
     )
