@@ -37,7 +37,7 @@ class ImageProcessor:
         crop_fraction: the part of the resized shorter side that is kept; None resizes to a square, whatever the shape.
         mean, deviation: of each channel, of numbers in 0 .. 1.
         resample: Pillow's number of the interpolation, 3 is bicubic.
-    Source: transformers' ViTImageProcessor.
+    Source: transformers' ViTImageProcessor, with a crop its BitImageProcessor.
     Example:
         >>> from PIL import Image
         >>> ImageProcessor(size=32, mean=(0.5, 0.5, 0.5))(Image.new("L", (640, 480), color=255))[0, :, 0, 0]
@@ -94,6 +94,7 @@ class ImageProcessor:
         }
         if self.crop_fraction is not None:
             settings |= {"size": {"shortest_edge": self.shorter_side}, "do_center_crop": True, "crop_size": square}
+            settings["image_processor_type"] = "BitImageProcessor"  # the same with a crop, in older releases, too
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

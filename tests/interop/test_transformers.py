@@ -84,6 +84,8 @@ def made_explicit(monkeypatch):
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 def test_weights_are_made_only_for_who_asks_and_for_dropout(monkeypatch, rate):
     calls, model = made_explicit(monkeypatch), theirs(attention_probs_dropout_prob=rate)
+    if transformers.models.dinat.modeling_dinat.NeighborhoodAttention.forward is not bridge._forward:
+        pytest.skip("this release's own forward is right, and makes weights in any case")
     plain = model(image()).logits
     assert not calls
     asked = model(image(), output_attentions=True)
@@ -244,7 +246,8 @@ def test_auto_classes_find_dinat(tmp_path, monkeypatch):
 
     # AutoBackbone asks the hub whether it has the name before it looks at the disk: answer in its place
     factory = sys.modules["transformers.models.auto.auto_factory"]
-    monkeypatch.setattr(factory, "hf_api", lambda: SimpleNamespace(repo_exists=lambda name: True))
+    monkeypatch.setattr(factory, "hf_api", lambda: SimpleNamespace(repo_exists=lambda name: True), raising=False)
+    monkeypatch.setattr(factory, "repo_exists", lambda name: True, raising=False)  # in releases before 5
     backbone = transformers.AutoBackbone.from_pretrained(str(tmp_path), out_indices=[1, 3]).eval()
     assert backbone.channels == [12, 48]
     mine = DinatBackbone.from_pretrained(tmp_path, out_indices=[1, 3])
