@@ -162,6 +162,19 @@ print(tuple(model(torch.zeros(1, 3, 64, 64)).last_hidden_state.shape), "natten" 
     assert python("-W", "ignore", "-c", code, env=environment()) == "(1, 8, 8, 16) True\n"
 
 
+def test_whatever_happens_to_dinat_the_program_goes_on(tmp_path, monkeypatch):
+    folder = tmp_path / "transformers" / "models" / "dinat"
+    folder.mkdir(parents=True)
+    for package in (folder, *folder.parents[:2]):
+        (package / "__init__.py").write_text("")
+    (folder / "modeling_dinat.py").write_text("value = 42\n")
+    code = "import sys, transformers; from transformers.models.dinat.modeling_dinat import value; print(value)"
+    path = run.prepare("0.17", {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])})
+    done = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
+    assert done.stdout == "42\n"
+    assert "UserWarning: transformers' Dinat could not be enabled: " in done.stderr
+
+
 # --always and --never
 
 

@@ -118,10 +118,11 @@ def _enable(dinat: ModuleType) -> None:
     """Look after transformers' Dinat; the program goes on in any case."""
     try:
         from dinat_ref.interop import natten_legacy
+        from dinat_ref.interop.stand_in import is_stand_in
         from dinat_ref.interop.transformers import enable_dinat
 
-        for name in ("natten2dqkrpb", "natten2dav"):  # in the order that it uses, whatever release the program is for
-            setattr(dinat, name, getattr(natten_legacy, name))
+        if is_stand_in("natten"):  # in the order that Dinat uses, whatever release the program is for
+            dinat.__dict__.update({name: getattr(natten_legacy, name) for name in ("natten2dqkrpb", "natten2dav")})
         enable_dinat()
     except Exception as error:
         warnings.warn(f"transformers' Dinat could not be enabled: {type(error).__name__}: {error}", stacklevel=2)
