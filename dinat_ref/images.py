@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 64_000_000  # 200 MB when they are decoded; telephones take 50 million
+ORIENTATION = 0x0112  # the tag of EXIF; 1 is upright
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -26,7 +27,7 @@ def open_photo(path: Path | str) -> "Image":
     Raises:
         FileNotFoundError: no such file.
         ValueError: no image, a damaged one, or one with more than MOST_PIXELS.
-    Source: EXIF 2.32, tag 0x0112, for the camera's orientation.
+    Source: EXIF 2.32 for the camera's orientation.
     Example:
         >>> import tempfile
         >>> from PIL import Image
@@ -97,6 +98,7 @@ def to_rgb(image: "Image") -> "Image":
     """
     from PIL import Image
 
+    image.load()
     image = _upright(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
@@ -104,7 +106,7 @@ def to_rgb(image: "Image") -> "Image":
         image = Image.fromarray((np.nan_to_num(np.asarray(image)).clip(0, 1) * 255).round().astype(np.uint8))
     elif image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright(image: "Image") -> "Image":
@@ -112,7 +114,6 @@ def _upright(image: "Image") -> "Image":
     from PIL import ImageOps
 
     try:
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     except Exception:
-        image.load()  # raises where the image itself is damaged
         return image

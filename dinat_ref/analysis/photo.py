@@ -17,14 +17,14 @@ from torch.nn import functional
 
 from dinat_ref.images import open_photo
 
-LONGEST_SIDE = 4096  # more pixels are averaged: nothing here looks at so many
+LONGEST_SIDE = 2048  # more pixels are averaged: nothing here looks at so many
 
 
 def load_photo(path: Path | str | None = None) -> Tensor:
     """Read a photograph; without a path, the portrait of Grace Hopper that matplotlib ships.
 
     Shapes:
-        return: float32 [X, Y, 3], red, green and blue in 0 .. 1, upright; the longer side has at most 4096 pixels
+        return: float32 [X, Y, 3], red, green and blue in 0 .. 1, upright; at most 2048 pixels long
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is no image, or one with more pixels than can be meant.

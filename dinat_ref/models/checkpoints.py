@@ -124,7 +124,8 @@ def _describe(report: LoadReport) -> str:
         names: Sequence[str] = getattr(report, kind)
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            parts.append(f"{len(names)} {kind}: {', '.join(names[:10])}{more}")
+            shown = ", ".join(name if len(name) <= 150 else f"{name[:150]}..." for name in names[:10])
+            parts.append(f"{len(names)} {kind}: {shown}{more}")
     hint = " (checkpoint, model); ignore_mismatched_sizes=True keeps the model's own" if report.misshapen else ""
     return "the checkpoint does not fit the model; " + "; ".join(parts) + hint
 

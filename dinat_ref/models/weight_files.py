@@ -88,8 +88,8 @@ def weights_folder(folder: Path) -> Path:
     """Find the folder with the weights: the folder itself, or the last checkpoint of a training run in it.
 
     Example:
-        >>> weights_folder(Path("no-such-folder"))
-        PosixPath('no-such-folder')
+        >>> weights_folder(Path("no-such-folder")).name
+        'no-such-folder'
     """
     if any((folder / name).exists() for name in WEIGHT_FILES):
         return folder

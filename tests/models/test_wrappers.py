@@ -152,6 +152,12 @@ def test_what_is_beside_a_classifier_is_said():
         load_checkpoint(DiNAT(tiny()), state | {"criterion.weight": torch.zeros(5)})
 
 
+def test_a_name_is_shown_no_longer_than_it_can_be_read():
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(DiNAT(tiny()), dict(DiNAT(tiny()).state_dict()) | {"x" * 10**6: torch.zeros(1)})
+    assert len(str(caught.value)) < 400
+
+
 # layouts
 
 
