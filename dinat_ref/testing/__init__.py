@@ -19,9 +19,9 @@ from dinat_ref.testing.checks import (  # noqa: F401  (they enter themselves int
 from dinat_ref.testing.kernel import Kernel, Wrong
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.report.results import KernelFailure, Report, Result
-from dinat_ref.testing.session import check_kernel
 from dinat_ref.testing.strategies import parametrize_with_checks, problems
 from dinat_ref.testing.supports import Supports
+from dinat_ref.testing.verify import check_kernel
 
 __all__ = [
     "Kernel",

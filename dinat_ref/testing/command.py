@@ -18,8 +18,8 @@ from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS, select
 from dinat_ref.testing.report.html import as_html
 from dinat_ref.testing.report.results import Report
-from dinat_ref.testing.session import verify
 from dinat_ref.testing.supports import Supports
+from dinat_ref.testing.verify import verify
 
 EPILOG = """\
 TARGET is MODULE:CALLABLE with the argument names of NATTEN 0.21, or the name of a peer: natten, natten-mps,
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where to run it (default cpu)")
     parser.add_argument("--budget", choices=tuple(BUDGETS), default="quick", help="how thorough (default quick)")
     parser.add_argument("--seed", type=int, default=0, help="of the random problems (default 0)")
-    parser.add_argument("--seconds", type=float, help="about how long it may take (default by budget: 120, 900, 3600)")
+    parser.add_argument("--seconds", type=float, help="about how long it may take (default by budget: 120, 600, 1800)")
     parser.add_argument("--only", default="", metavar="IDS", help="ids of checks, or their beginnings, by commas")
     parser.add_argument("--expect", action="append", default=[], metavar="ID=REASON", help="a check known to fail")
     parser.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json or FILE.html")

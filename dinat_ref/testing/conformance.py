@@ -20,8 +20,8 @@ from dinat_ref.testing.ports.masks import from_flex
 from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS
 from dinat_ref.testing.report.results import Report
-from dinat_ref.testing.session import check_kernel
 from dinat_ref.testing.supports import Supports
+from dinat_ref.testing.verify import check_kernel
 
 OWN = Supports(rpb=True, double_backward=True)
 LIMITS = {"loops": 40, "masked": 8192}  # tokens: one steps through Python, the other has N x N scores

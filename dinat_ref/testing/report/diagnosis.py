@@ -91,7 +91,7 @@ def diagnose(kernel: Kernel, result: Result, known: Sequence[str] = ()) -> str |
     Shapes:
         return: a text such as "even kernel leans right (seen in ports)"
     Example:
-        >>> from dinat_ref.testing.session import check_kernel
+        >>> from dinat_ref.testing.verify import check_kernel
         >>> from dinat_ref.testing.sabotage import CORPUS
         >>> report = check_kernel(CORPUS["even_kernel_leans_right"].kernel(), checks=["W12"])
         >>> report["W12-even-kernels"].looks_like
