@@ -137,8 +137,8 @@ def _claim(path: Path) -> Path:
     """Make the folder of a path and an empty file of a temporary name, with the permissions that any new file has."""
     stem, suffix = _temporary_name(path)
     temporary = path.parent / f"{stem}{secrets.token_hex(4)}{suffix}"
+    make_folder(path.parent, path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(path.stat().st_mode):  # a name that is too long is refused here, too
                 raise UnwritableError(path, "it is a folder" if path.is_dir() else "it is no regular file")
@@ -148,11 +148,41 @@ def _claim(path: Path) -> Path:
     return temporary
 
 
+def make_folder(folder: Path, file: Path | None = None) -> None:
+    """Make a folder and those above it, for itself or for a file.
+
+    Raises:
+        UnwritableError: it cannot be made; where a file lies in the way, the message names it.
+    Example:
+        >>> make_folder(Path("."))
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        in_the_way = next((above for above in (folder, *folder.parents) if above.is_file()), None)
+        reason = error.strerror if in_the_way is None else f"it lies below a file, {in_the_way}"
+        raise UnwritableError(file or folder, reason) from None
+
+
+class Progress:
+    """Since when there was no line of progress, where no terminal rewrites one."""
+
+    seconds = 10.0
+    since: float | None = None
+
+
 def show_progress(text: str) -> None:
-    """Rewrite the progress line on stderr; on no terminal, say nothing. An empty text clears the line.
+    """Rewrite the progress line on stderr, or clear it; where stderr is no terminal, print a line every ten seconds.
 
     Example:
         >>> show_progress("window 3 of 12")
     """
     if sys.stderr.isatty():
         print(f"\r\033[K{printable(text)}", end="", file=sys.stderr, flush=True)
+        return
+    now = time.monotonic()
+    if Progress.since is None:
+        Progress.since = now
+    elif text and now - Progress.since >= Progress.seconds:
+        Progress.since = now
+        print(printable(text), file=sys.stderr, flush=True)

@@ -123,6 +123,33 @@ def test_the_package_offers_its_names_without_importing_pytorch() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+def text_without_encoding(tree: ast.Module) -> Iterator[str]:
+    """Calls that read or write text in whatever encoding the system prefers: on Windows that is not UTF-8."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and "encoding" not in {keyword.arg for keyword in node.keywords}:
+            method = isinstance(node.func, ast.Attribute)
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            constants = {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)}
+            opens_text = name in ("open", "fdopen") and not any("b" in str(value) for value in constants)
+            opens_text &= not (method and ast.unparse(node.func) in ("os.open", "Image.open", "archive.open"))
+            starts_text = any(keyword.arg in ("text", "universal_newlines") for keyword in node.keywords)
+            reads_text = method and name in ("read_text", "write_text")
+            if opens_text or reads_text or (starts_text and name in ("run", "Popen", "check_output")):
+                yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_text_files_name_their_encoding(file: Path) -> None:
+    assert not list(text_without_encoding(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+def test_a_call_without_encoding_is_seen() -> None:
+    calls = ["open(p)", "open(p, 'w')", "p.open()", "p.read_text()", "p.write_text(t)", "run(c, text=True)"]
+    named = ["open(p, 'rb')", "open(p, encoding='utf-8')", "p.read_text(encoding='ascii')", "os.open(p, 0)", "run(c)"]
+    assert all(list(text_without_encoding(ast.parse(call))) for call in calls)
+    assert not any(list(text_without_encoding(ast.parse(call))) for call in named)
+
+
 @pytest.mark.parametrize("file", FILES, ids=module_name)
 def test_every_module_says_what_it_is(file: Path) -> None:
     if file.read_text(encoding="utf-8").strip():

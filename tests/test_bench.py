@@ -90,6 +90,14 @@ def test_bench_prints_a_row_for_everybody_and_writes_json(tmp_path, capsys):
     assert rows["tiled"]["backward_ratio"] > 0
 
 
+def test_bench_checks_its_file_before_the_work(tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert main(["bench", "--shapes", "tiny", "--json", str(tmp_path / "taken" / "bench.json")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"it lies below a file, {tmp_path / 'taken'}" in printed.err
+
+
 def test_a_contender_that_cannot_run_says_why():
     long = Problem((65536,), (129,), heads=2)
     for name in ("loops", "masked", "dense attention", "flex, compiled"):

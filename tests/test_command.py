@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from dinat_ref.command import (
     LEFT_OVER,
     CommandError,
+    Progress,
     check_writable,
     printable,
     remove_leftovers,
@@ -157,8 +159,21 @@ def test_progress_rewrites_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatc
     assert lines == ["", "1 of 2", r"2 of \x1b[2J2", ""]
 
 
-def test_progress_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = io.StringIO()
+def test_progress_is_a_line_every_ten_seconds_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a log tells that something goes on, and a short command leaves nothing in it."""
+    file, times = io.StringIO(), iter([5.0, 14.9, 15.0, 16.0, 24.9, 30.0, 39.9, 41.0])
     monkeypatch.setattr(sys, "stderr", file)
-    show_progress("1 of 2")
-    assert file.getvalue() == ""
+    monkeypatch.setattr(Progress, "since", None)
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    for number in range(7):
+        show_progress(f"{number} of \x1b[2J8")
+    show_progress("")
+    assert file.getvalue() == "2 of \\x1b[2J8\n5 of \\x1b[2J8\n"
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for below in ("note.json", "a/b/note.json"):
+        path = tmp_path / "taken" / below
+        with pytest.raises(CommandError, match=f"^cannot write {path}: it lies below a file, {tmp_path / 'taken'}$"):
+            check_writable(path)

@@ -1,6 +1,7 @@
 """The tour as a stranger takes it: what it prints, what it leaves behind, and what it says to bad input."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from dinat_ref.analysis.photo import load_photo, patch_operands, psnr
 from dinat_ref.analysis.self_check import broken_laws, check_windows
 from dinat_ref.cli import main
 from dinat_ref.neighborhood import Neighborhood
-from dinat_ref.tour import denoise
+from dinat_ref.tour import _peak_memory, denoise
 from dinat_ref.window import window
 
 PICTURES = ("attention.png", "denoised.png", "receptive_field.png", "windows.png")
@@ -113,6 +114,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
         assert not out.exists()
     assert main(["tour", "--out", str(no_image / "below a file")]) == 2
     assert "cannot write " in capsys.readouterr().err
+
+
+def test_a_system_that_does_not_tell_the_memory(monkeypatch):
+    """Windows has no module resource."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert _peak_memory() == ""
 
 
 def test_help_shows_examples(capsys):

@@ -12,7 +12,7 @@ from dinat_ref.bench.contenders import CONTENDERS
 from dinat_ref.bench.measure import Row, measure
 from dinat_ref.bench.model import DTYPES, ModelRow, measure_models, model_table
 from dinat_ref.bench.shapes import SHAPES
-from dinat_ref.command import CommandError, whole_file
+from dinat_ref.command import CommandError, check_writable, whole_file
 
 EXAMPLES = """examples:
   dinat-ref bench                                  the layers of a DiNAT, every formulation and installed peer
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.rounds < 1:
         raise CommandError(f"--rounds must be at least 1, got {args.rounds}")
+    if args.json is not None:
+        check_writable(args.json)
     machine = f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
     print(f"on the CPU, median of {args.rounds} runs in turn; {machine}")
     rows: list[Row | ModelRow] = []
@@ -72,9 +74,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{problem}\n{table(found)}", flush=True)
     if args.json is not None:
         with whole_file(args.json) as temporary:
-            temporary.write_text(
-                json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-            )
+            text = json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+            temporary.write_text(text, encoding="utf-8")
         print(f"\n{args.json}")
     return 0
 

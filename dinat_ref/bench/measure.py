@@ -177,12 +177,12 @@ def peak_megabytes(problem: Problem, name: str) -> float | None:
     asked = json.dumps({"problem": asdict(problem), "name": name, "threads": torch.get_num_threads()})
     command = [sys.executable, "-m", "dinat_ref.bench.measure", asked]
     gives_back = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}  # freed memory returns at once: count what is alive
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=gives_back)
+    answer = subprocess.run(command, capture_output=True, encoding="ascii", check=False, env=gives_back)
     return float(answer.stdout) if answer.returncode == 0 else None
 
 
 def _kilobytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1])
     raise RuntimeError(f"/proc/self/status has no {field}")
@@ -202,7 +202,7 @@ def _child(asked: str) -> None:
         else:
             small = square(8, problem.heads, kernel_size=3)
             CONTENDERS[order["name"]](small)(*small.operands())
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = _kilobytes("VmRSS")
         attend(*operands)
     print(max(0, _kilobytes("VmHWM") - before) * 1024 / 1e6)

@@ -11,6 +11,9 @@ from dinat_ref.analysis.receptive_field import Layer, WindowedAttention
 from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.viz.theme import KEY, QUERY, TOKEN, housed
 
+LONGEST = 2048  # tokens of an atlas: ten matrices of them, none of which shows more points
+MOST_CELLS_SEEN = 64  # on a side; above, lines between them would hide them, and take minutes to be drawn
+
 
 def patterns(length: int = 16) -> Mapping[str, Layer]:
     """Name the members of the family on one axis, from every token for itself to every token for all.
@@ -18,12 +21,14 @@ def patterns(length: int = 16) -> Mapping[str, Layer]:
     Shapes:
         return: names and layers of the layout (length,)
     Raises:
-        ValueError: length is below 15, which the dilated kernel needs.
+        ValueError: length is below 15, which the dilated kernel needs, or too many to be drawn.
     Source: arXiv:2204.07143, arXiv:2209.15001, arXiv:2504.16922.
     Example:
         >>> len(patterns())
         10
     """
+    if not 15 <= length <= LONGEST:
+        raise ValueError(f"length must be in 15 .. {LONGEST}, got {length}")
     one = (length,)
     return {
         "kernel 1: a linear layer": Neighborhood(one, 1),
@@ -57,14 +62,15 @@ def draw_pattern(layer: Layer, axes: Axes, title: str | None = None) -> Axes:
     if len(layer.layout) != 1:
         raise ValueError(f"a pattern is drawn of one axis, got the layout {tuple(layer.layout)}")
     length = layer.layout[0]
-    cells = np.zeros((length, length), dtype=np.int64)
+    cells = np.zeros((length, length), dtype=np.uint8)
     for query, keys in enumerate(layer.windows(0)):
         cells[query, list(keys)] = 1
         cells[query, query] *= 2
     axes.imshow(cells, cmap=ListedColormap([TOKEN, KEY, QUERY]), vmin=0, vmax=2)
-    axes.set_xticks(np.arange(0.5, length - 1), minor=True)
-    axes.set_yticks(np.arange(0.5, length - 1), minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.5)
+    if length <= MOST_CELLS_SEEN:
+        axes.set_xticks(np.arange(0.5, length - 1), minor=True)
+        axes.set_yticks(np.arange(0.5, length - 1), minor=True)
+        axes.grid(which="minor", color="white", linewidth=0.5)
     axes.tick_params(which="both", length=0, labelleft=False, labelbottom=False)
     axes.set_xlabel("key", labelpad=1)
     axes.set_ylabel("query", labelpad=1)

@@ -1,10 +1,11 @@
 """The command ``dinat-ref draw``: windows, atlas, receptive fields, inverse neighborhoods, attention over a photo."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinat_ref.command import CommandError, printable
+from dinat_ref.command import CommandError, check_writable, printable
 from dinat_ref.neighborhood import Neighborhood
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ EXAMPLES = """examples:
   dinat-ref draw receptive-field --layout 56 56 --kernel-size 7 --dilations 1 8 1 --out field.png
   dinat-ref draw attention photo.jpg --kernel-size 13 --dilation 8 --token 180 250 --out attention.png
 """
+
+KERNEL_SIZES = {"receptive-field": 7, "attention": 13}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "attention": "what some pixels of a photo attend to, by the likeness of their patches",
     }
     for name, summary in summaries.items():
-        drawing = drawings.add_parser(name, help=summary, description=f"Draw {summary}.")
+        examples = [line for line in EXAMPLES.splitlines() if f"draw {name} " in line]
+        drawing = drawings.add_parser(
+            name,
+            help=summary,
+            description=f"Draw {summary}.",
+            epilog="\n".join(["examples:", *examples]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         drawing.add_argument("--out", type=Path, required=True, help="the file to write: .png, .svg or .pdf")
         if name == "atlas":
             drawing.add_argument("--length", type=int, default=16, help="tokens on the axis (default 16)")
@@ -51,21 +61,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
                 "--strength", type=float, default=0.25, help="how unlike patches may be (default 0.25)"
             )
         else:
-            drawing.add_argument(
-                "--layout", type=int, nargs="+", default=layout_default, metavar="N", help="tokens on each axis"
-            )
-        drawing.add_argument(
-            "--kernel-size", type=int, nargs="+", metavar="K", help="window width, one or one per axis"
-        )
-        drawing.add_argument(
-            "--token", type=int, nargs="+", action="append", metavar="I", help="coordinates of a token; may be repeated"
-        )
+            words = f"tokens on each axis (default {' '.join(map(str, layout_default))})"
+            drawing.add_argument("--layout", type=int, nargs="+", default=layout_default, metavar="N", help=words)
+        words = f"window width, one or one per axis (default {KERNEL_SIZES.get(name, 5)})"
+        drawing.add_argument("--kernel-size", type=int, nargs="+", metavar="K", help=words)
+        words = "coordinates of a token; may be repeated (default: the middle)"
+        drawing.add_argument("--token", type=int, nargs="+", action="append", metavar="I", help=words)
         if name == "receptive-field":
             drawing.add_argument("--dilations", type=int, nargs="+", metavar="D", help="one per layer (default 1 8 1)")
         else:
-            drawing.add_argument("--dilation", type=int, nargs="+", metavar="D", help="dilation, one or one per axis")
+            words = "one or one per axis (default 1)" if name != "attention" else "one drawing for each (default 1 8)"
+            drawing.add_argument("--dilation", type=int, nargs="+", metavar="D", help=f"dilation, {words}")
         if name in ("windows", "inverse"):
-            drawing.add_argument("--stride", type=int, nargs="+", metavar="S", help="stride, one or one per axis")
+            drawing.add_argument("--stride", type=int, nargs="+", metavar="S", help="one or one per axis (default 1)")
             drawing.add_argument("--causal", action="store_true", help="attend nothing behind the query, on every axis")
 
 
@@ -84,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from dinat_ref.viz import plates
     from dinat_ref.viz.theme import save_figure
 
+    check_writable(args.out)
     try:
         if args.drawing == "atlas":
             figure = plates.atlas_plate(args.length)
@@ -119,7 +128,7 @@ def _receptive_field(args: argparse.Namespace) -> "Figure":
     from dinat_ref.viz import plates
 
     dilations = args.dilations or [1, 8, 1]
-    sizes = args.kernel_size or [7]
+    sizes = args.kernel_size or [KERNEL_SIZES["receptive-field"]]
     kernel_size = sizes[0] if len(sizes) == 1 else tuple(sizes)
     layout = tuple(args.layout)
     stacks = {
@@ -141,7 +150,9 @@ def _attention(args: argparse.Namespace) -> "Figure":
     from dinat_ref.analysis.photo import load_photo
     from dinat_ref.viz import plates
 
+    if not 0 < args.strength < math.inf:
+        raise CommandError(f"--strength must be a positive number, got {args.strength}")
     photo = load_photo(args.image)
-    kernel_size = (args.kernel_size or [13])[0]
+    kernel_size = (args.kernel_size or [KERNEL_SIZES["attention"]])[0]
     tokens = [tuple(token) for token in args.token or [[length // 2 for length in photo.shape[:2]]]]
     return plates.attention_plate(photo, tokens, kernel_size, args.dilation or [1, 8], args.strength)

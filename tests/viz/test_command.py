@@ -1,5 +1,6 @@
 """``dinat-ref draw``: every drawing is written whole and alike each time; bad input is one line and exit status 2."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,11 @@ def test_draws_the_same_file_twice(name: str, tmp_path: Path, capsys: pytest.Cap
         (["attention", "no-such-photo.jpg"], "image not found: no-such-photo.jpg"),
         (["attention", __file__], "not an image"),
         (["attention", "--token", "600", "0"], "token must lie in the layout (600, 512)"),
-        (["attention", "--strength", "0"], "strength must be above 0"),
-        (["atlas", "--length", "9"], "5 * 3 = 15 > 9"),
+        (["attention", "--strength", "0"], "--strength must be a positive number, got 0.0"),
+        (["attention", "--strength", "nan"], "--strength must be a positive number, got nan"),
+        (["attention", "--strength", "inf"], "--strength must be a positive number, got inf"),
+        (["atlas", "--length", "9"], "length must be in 15 .. 2048, got 9"),
+        (["atlas", "--length", "20000"], "length must be in 15 .. 2048, got 20000"),
         (["receptive-field", "--token", "0", "0", "--token", "1", "1"], "drawn of one token, got 2"),
     ],
 )
@@ -55,6 +59,25 @@ def test_bad_input_is_one_line(
     assert error.startswith("dinat-ref draw: error: ")
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["windows", "inverse", "atlas", "receptive-field", "attention"])
+def test_help_of_a_drawing_has_its_examples_and_defaults(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["draw", name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    options = [option for option in re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE) if option != "--out"]
+    assert options
+    assert text.count("(default") >= len(options) - ("--causal" in options)
+    assert f"dinat-ref draw {name} " in text.split("examples:")[1]
+
+
+def test_the_output_is_checked_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("a file")
+    arguments = ["draw", "attention", "no-such-photo.jpg", "--out", str(tmp_path / "taken" / "drawing.png")]
+    assert main(arguments) == 2
+    assert f"it lies below a file, {tmp_path / 'taken'}" in capsys.readouterr().err
 
 
 def test_other_suffixes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,12 @@ def test_patterns_are_windows(name: str) -> None:
         assert sorted(np.flatnonzero(drawn[query])) == sorted(keys)
 
 
+def test_lines_between_cells_stop_where_they_would_hide_them() -> None:
+    for length in (64, 65):
+        axes = draw_pattern(Neighborhood((length,), 5), new_figure()[1][0, 0])
+        assert len(axes.get_xticks(minor=True)) == (length - 1 if length == 64 else 0)
+
+
 @pytest.mark.parametrize("shape", [(20, 31), (150, 130)])
 def test_field_shows_its_holes(shape: tuple[int, int]) -> None:
     reached = layers_to_reach([Neighborhood(shape, 3, dilation=4)] * 2, (9, 11)).numpy()
