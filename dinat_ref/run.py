@@ -98,9 +98,7 @@ def prepare(version: str, environment: Mapping[str, str]) -> dict[str, str]:
         raise CommandError(str(error).replace("version", "--natten", 1)) from None
     if is_natten_installed():
         raise CommandError("NATTEN is installed here, and would be used: uninstall it, or run plain python")
-    folder = str(Path(natten_startup.__file__).parent / "startup")
-    path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != folder]
-    return {**environment, VARIABLE: version, "PYTHONPATH": os.pathsep.join([folder, *path])}
+    return {**environment, **natten_startup.child_environment(version, environment)}
 
 
 def always_file() -> Path:

@@ -13,6 +13,7 @@ what is its own in ``natten_releases``; this module has the functions of the new
 
 import importlib
 import importlib.util
+import os
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ from dinat_ref.interop import (
     natten_flags,
     natten_flops,
     natten_legacy,
+    natten_startup,
     natten_surface,
     natten_utils,
 )
@@ -68,7 +70,7 @@ def offered(version: str) -> dict[str, dict[str, Any]]:
     return contents
 
 
-def install_as_natten(version: str = "0.21") -> ModuleType:
+def install_as_natten(version: str = "0.21", *, children: bool = False) -> ModuleType:
     """Let ``import natten`` find this package's functions, in this process, where no NATTEN is installed.
 
     ``version`` says which release a program was written for: orders of arguments and defaults are that release's.
@@ -76,6 +78,8 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
 
     Args:
         version: a release, such as "0.14.4" or "0.17.1", or a series: "0.14", "0.15", "0.17", "0.20", "0.21".
+        children: let Python processes that this one starts find it as well, such as spawned workers, by two variables
+            of the environment.
     Returns:
         The module that ``import natten`` gives.
     Raises:
@@ -90,6 +94,8 @@ def install_as_natten(version: str = "0.21") -> ModuleType:
     contents = offered(version)
     if is_natten_installed():
         raise ImportError("NATTEN is installed here: it is left as it is; import dinat_ref.interop.natten instead")
+    if children:
+        os.environ.update(natten_startup.child_environment(version, os.environ))
     release = find_release(version)
     advice = f'dinat_ref stands in for NATTEN {release}; what it serves is under "NATTEN\'s names" in its README'
     return install("natten", release, contents, advice, natten_surface.__file__)
@@ -101,4 +107,6 @@ def remove_natten() -> None:
     Example:
         >>> remove_natten()
     """
+    if is_stand_in("natten"):
+        os.environ.pop(natten_startup.VARIABLE, None)
     remove("natten")

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -126,6 +126,18 @@ def _enable(dinat: ModuleType) -> None:
         enable_dinat()
     except Exception as error:
         warnings.warn(f"transformers' Dinat could not be enabled: {type(error).__name__}: {error}", stacklevel=2)
+
+
+def child_environment(version: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The two variables by which Python processes find the stand-in, added to what an environment has.
+
+    Example:
+        >>> child_environment("0.17", {"HOME": "/home/me"})["DINAT_REF_NATTEN"]
+        '0.17'
+    """
+    folder = os.path.join(HERE, "startup")
+    path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != folder]
+    return {VARIABLE: version, "PYTHONPATH": os.pathsep.join([folder, *path])}
 
 
 def start() -> None:

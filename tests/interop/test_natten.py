@@ -4,6 +4,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -191,6 +193,19 @@ def test_the_version_decides_whose_argument_order_it_is():
     assert importlib.util.find_spec("natten") is None
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("natten")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_processes_that_are_started_find_it_where_that_is_asked_for(monkeypatch):
+    for name in ("DINAT_REF_NATTEN", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that they are restored
+    ask = [sys.executable, "-c", "import importlib.metadata; print(importlib.metadata.version('natten'))"]
+    natten.install_as_natten("0.15")
+    assert subprocess.run(ask, capture_output=True, check=False).returncode == 1
+    natten.install_as_natten("0.15", children=True)
+    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout == "0.15.1\n"
+    natten.remove_natten()
+    assert subprocess.run(ask, capture_output=True, check=False).returncode == 1
 
 
 def test_a_real_natten_is_left_alone(monkeypatch, tmp_path):
