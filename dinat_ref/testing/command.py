@@ -12,7 +12,8 @@ from typing import Any
 from dinat_ref.command import CommandError, check_writable, whole_file
 from dinat_ref.testing.kernel import LAYOUTS, Kernel
 from dinat_ref.testing.ports import golden
-from dinat_ref.testing.ports.adapters import from_arrays, from_split
+from dinat_ref.testing.ports.adapters import from_split
+from dinat_ref.testing.ports.foreign import from_arrays
 from dinat_ref.testing.ports.masks import from_mask_mod
 from dinat_ref.testing.ports.peers import PEERS
 from dinat_ref.testing.registry import BUDGETS, select

@@ -1,13 +1,13 @@
 """Adapters: what people have, as the kernel that the checks call.
 
-A function per number of axes, a scores-and-values pair, a function of NumPy or DLPack arrays; ``masks`` has masks.
+A function per number of axes, a pair of scores and values. FlexAttention masks are in ``masks``, NumPy in ``foreign``,
+JAX and others in ``frameworks``.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.utils.dlpack
 from torch import Tensor
 
 Function = Callable[..., Any]
@@ -107,40 +107,4 @@ def from_split(
         return (output, torch.logsumexp(scores, dim=-1).movedim(1, -1)) if return_lse else output
 
     kernel.__name__ = "split form"
-    return kernel
-
-
-def from_arrays(function: Function, to: Callable[[Tensor], Any] | None = None) -> Function:
-    """Make a kernel of a function of other arrays; no gradients cross the border.
-
-    Shapes:
-        as the kernel's, in arrays
-    Args:
-        function: takes and returns arrays.
-        to: makes an array of a tensor: None for NumPy, or a library's from_dlpack.
-    Source: DLPack, https://dmlc.github.io/dlpack.
-    Example:
-        >>> import numpy
-        >>> def mean_of_all(query, key, value, kernel_size):
-        ...     return numpy.broadcast_to(value.mean(1, keepdims=True), value.shape)
-        >>> from_arrays(mean_of_all)(*[torch.arange(3.0).reshape(1, 3, 1, 1)] * 3, kernel_size=3).flatten()
-        tensor([1., 1., 1.])
-    """
-
-    def back(array: Any) -> Any:
-        if isinstance(array, (tuple, list)):
-            return tuple(back(part) for part in array)
-        if to is not None:
-            return torch.utils.dlpack.from_dlpack(array)
-        import numpy
-
-        return torch.from_numpy(numpy.array(array))  # a copy: NumPy's may be read-only
-
-    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
-        convert = to if to is not None else (lambda tensor: tensor.detach().cpu().numpy())
-        arrays = [convert(tensor.detach()) for tensor in tensors]
-        arguments = {n: convert(v.detach()) if isinstance(v, Tensor) else v for n, v in arguments.items()}
-        return back(function(*arrays, **arguments))
-
-    kernel.__name__ = str(getattr(function, "__name__", "arrays"))
     return kernel

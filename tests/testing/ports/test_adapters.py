@@ -6,7 +6,7 @@ import torch
 
 from dinat_ref import Neighborhood
 from dinat_ref.testing import Supports, check_kernel
-from dinat_ref.testing.ports.adapters import from_arrays
+from dinat_ref.testing.ports.foreign import from_arrays
 
 
 def mean_over_window(query, key, value, kernel_size):
