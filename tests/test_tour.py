@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from dinat_ref.analysis.denoising import denoise
 from dinat_ref.analysis.photo import load_photo, patch_operands, psnr
 from dinat_ref.analysis.self_check import broken_laws, check_windows
 from dinat_ref.cli import main
 from dinat_ref.neighborhood import Neighborhood
-from dinat_ref.tour import _peak_memory, denoise
+from dinat_ref.tour import _peak_memory
 from dinat_ref.window import window
 
 PICTURES = ("attention.png", "denoised.png", "receptive_field.png", "windows.png")

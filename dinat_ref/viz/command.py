@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinat_ref.command import CommandError, check_writable, printable
-from dinat_ref.neighborhood import Neighborhood
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from dinat_ref.neighborhood import Neighborhood
 
 EXAMPLES = """examples:
   dinat-ref draw windows --layout 12 12 --kernel-size 5 --token 0 0 --token 6 11 --out windows.png
@@ -111,7 +112,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _neighborhood(args: argparse.Namespace, layout: list[int]) -> Neighborhood:
+def _neighborhood(args: argparse.Namespace, layout: list[int]) -> "Neighborhood":
+    """The neighborhood that the arguments ask for."""
+    from dinat_ref.neighborhood import Neighborhood
+
     def one_or_all(value: list[int] | None, default: int) -> int | tuple[int, ...]:
         return default if value is None else value[0] if len(value) == 1 else tuple(value)
 
@@ -125,6 +129,7 @@ def _neighborhood(args: argparse.Namespace, layout: list[int]) -> Neighborhood:
 
 
 def _receptive_field(args: argparse.Namespace) -> "Figure":
+    from dinat_ref.neighborhood import Neighborhood
     from dinat_ref.viz import plates
 
     dilations = args.dilations or [1, 8, 1]
