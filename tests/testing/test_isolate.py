@@ -83,6 +83,20 @@ def test_called_in_this_process_it_is_stopped_too(kernel):
     assert "run in this process" in str(report)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be split here")
+def test_a_kernel_that_starts_processes_may_end_those(monkeypatch):
+    monkeypatch.setattr(isolate, "start_method", lambda load, device="cpu": None)
+
+    def kernel(*tensors, **arguments):
+        child = os.fork()
+        if child == 0:
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        return na1d(*tensors, **arguments)
+
+    assert check_kernel(kernel, supports=ONE, checks=["D10"]).passed
+
+
 @pytest.mark.usefixtures("only_spawn")
 def test_without_fork_a_fresh_interpreter_is_started():
     report = check_kernel(ends, supports=ONE, checks=["D10", "W12"])
