@@ -139,7 +139,8 @@ def stride_above_kernel(problem: Problem, supports: Supports) -> Iterator[Violat
 @must_raise("E08-axes-of-kernel", "another number of entries than axes")
 def wrong_entries(problem: Problem, supports: Supports) -> Iterator[Violation]:
     """One entry too many and one too few, of each argument."""
-    has = {"kernel_size": True, "stride": supports.stride, "dilation": supports.dilation, "is_causal": supports.causal}
+    has = {"kernel_size": True, "stride": supports.stride, "dilation": supports.dilation}
+    has["is_causal"] = supports.causal and not supports.causal_rows
     for name in (name for name, there in has.items() if there):
         value = getattr(problem, name)[0]
         for count in {problem.ndim + 1, problem.ndim - 1}:

@@ -70,6 +70,8 @@ def adapted(problem: Problem, supports: Supports) -> Problem | None:
     if not supports.per_axis:
         kernel, dilation = (min(kernel),) * problem.ndim, (min(dilation),) * problem.ndim
         stride, causal = (min(stride),) * problem.ndim, (all(causal),) * problem.ndim
+    if supports.causal_rows:
+        causal = (causal[0], *(False for _ in causal[1:]))
     if not supports.even:
         kernel = tuple(k - 1 + k % 2 for k in kernel)
     dims = [problem.head_dim, problem.head_dim_v if supports.head_dim_v else problem.head_dim]

@@ -4,6 +4,7 @@ A port is verified as it is: its arrays, its jit, its gradients. Every adapter s
 an array becomes a tensor, and how the framework pulls gradients back; the rest is here.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,14 +51,15 @@ def across(border: Border, function: Function) -> Function:
         (tensor([2., 2.]),)
     """
 
-    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
+    def kernel(*given: Any, **arguments: Any) -> Any:
+        tensors = list(itertools.takewhile(lambda value: isinstance(value, Tensor), given))
         beside = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
         static = {name: value for name, value in arguments.items() if name not in beside}
-        positional = len(tensors)
+        count = len(tensors)
 
         def call(*arrays: Any) -> Any:
-            named = dict(zip(beside, arrays[positional:], strict=True))
-            return function(*arrays[:positional], **named, **static)
+            named = dict(zip(beside, arrays[count:], strict=True))
+            return function(*arrays[:count], *given[count:], **named, **static)
 
         run: Any = _Crossing.apply
         return run(border, call, *tensors, *beside.values())
@@ -136,14 +138,15 @@ def from_arrays(
         return across(Border(give, take), function)
     own_backward = backward
 
-    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
-        def pull(call: Function, arrays: Sequence[Any]) -> tuple[Any, Pull]:
-            static = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
-            names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
-            named = dict(zip(names, arrays[len(tensors) :], strict=True)) | static
-            return call(*arrays), lambda gradients: own_backward(gradients, *arrays[: len(tensors)], **named)
+    def kernel(*given: Any, **arguments: Any) -> Any:
+        count = sum(isinstance(value, Tensor) for value in given)
 
-        return across(Border(give, take, pull), function)(*tensors, **arguments)
+        def pull(call: Function, arrays: Sequence[Any]) -> tuple[Any, Pull]:
+            names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+            named = arguments | dict(zip(names, arrays[count:], strict=True))
+            return call(*arrays), lambda grads: own_backward(grads, *arrays[:count], *given[count:], **named)
+
+        return across(Border(give, take, pull), function)(*given, **arguments)
 
     kernel.__name__ = str(getattr(function, "__name__", "arrays"))
     return kernel

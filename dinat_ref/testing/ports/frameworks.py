@@ -57,14 +57,17 @@ def from_jax(function: Function, *, jit: bool = True, vmap: bool = False) -> Fun
 
         return outputs, pulled
 
-    def once(*arrays: Any, **arguments: Any) -> Any:
+    def once(*given: Any, **arguments: Any) -> Any:
+        arrays = [value for value in given if isinstance(value, jax.Array)]
+        rest, count = given[len(arrays) :], len(arrays)
         beside = {name: value for name, value in arguments.items() if isinstance(value, jax.Array)}
         static = {name: value for name, value in arguments.items() if name not in beside}
-        key = (len(arrays), tuple(beside), tuple(sorted(static.items())))
+        key = (rest, count, tuple(beside), tuple(sorted(static.items())))
         if key not in compiled:
 
-            def call(*given: Any) -> Any:
-                return function(*given[: len(arrays)], **dict(zip(beside, given[len(arrays) :], strict=True)), **static)
+            def call(*inner: Any) -> Any:
+                named = dict(zip(beside, inner[count:], strict=True))
+                return function(*inner[:count], *rest, **named, **static)
 
             call = jax.vmap(call) if vmap else call
             compiled[key] = jax.jit(call) if jit else call
@@ -73,9 +76,9 @@ def from_jax(function: Function, *, jit: bool = True, vmap: bool = False) -> Fun
     once.__name__ = str(getattr(function, "__name__", "jax"))
     crossing = across(Border(give, take, pull), once)
 
-    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
+    def kernel(*given: Any, **arguments: Any) -> Any:
         with jax.enable_x64(True):
-            return crossing(*tensors, **arguments)
+            return crossing(*given, **arguments)
 
     kernel.__name__ = once.__name__
     return kernel
@@ -120,9 +123,9 @@ def from_mlx(function: Function) -> Function:
 
     crossing = across(Border(give, take, pull), function)
 
-    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
+    def kernel(*given: Any, **arguments: Any) -> Any:
         with mx.stream(mx.cpu):  # the one device that has float64
-            return crossing(*tensors, **arguments)
+            return crossing(*given, **arguments)
 
     kernel.__name__ = crossing.__name__
     return kernel
@@ -198,10 +201,10 @@ def from_triton(function: Function) -> Function:
         '<lambda>'
     """
 
-    def kernel(*tensors: Tensor, **arguments: Any) -> Any:
-        if not tensors[0].is_cuda and not interpreting():
+    def kernel(*given: Any, **arguments: Any) -> Any:
+        if not given[0].is_cuda and not interpreting():
             raise RuntimeError("Triton runs on a CPU only when TRITON_INTERPRET=1 is set before it is imported")
-        return function(*tensors, **arguments)
+        return function(*given, **arguments)
 
     kernel.__name__ = str(getattr(function, "__name__", "triton"))
     return kernel

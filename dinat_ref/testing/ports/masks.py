@@ -101,7 +101,7 @@ def from_flex(factory: Factory, supports: Supports | None = None, device: str = 
     """
     declared = supports or Supports()
     lacking: dict[str, Any] = {"extra_keys": False, "rpb": False, "empty_batch": False, "autocast": False}
-    lacking |= {"nan_outside": False} if hasattr(declared, "nan_outside") else {}
+    lacking["nan_outside"] = False  # 0 * NaN in its dense products
     lacking |= {"backward": False, "dtypes": ["float32"]} if device == "cpu" else {}
     lacking["max_tokens"] = min(declared.max_tokens or 1000, 1000)  # uncompiled, it has all scores in memory
     return FlexKernel(_flex(factory), replace(declared, **lacking), device=device, sparse=6, factory=factory)

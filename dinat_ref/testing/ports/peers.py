@@ -5,13 +5,15 @@ NATTEN needs ``pip install --no-build-isolation natten==0.21.7``, which without 
 """
 
 import importlib
-import importlib.metadata
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.ports.adapters import by_axes, from_split
+from dinat_ref.testing.ports.frameworks import from_mlx
 from dinat_ref.testing.ports.masks import from_mask_mod
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.supports import Supports
@@ -38,10 +40,26 @@ class Peer:
     def missing(self) -> str | None:
         """Why the peer cannot be run here, or None when it can."""
         try:
-            importlib.import_module(self.module)
+            load(self.module)
         except ImportError as error:
             return f"{self.package} is not installed ({error})"
         return None
+
+
+def load(name: str) -> ModuleType:
+    """Import a module of a peer; natten-mlx, which refuses to be imported but on macOS, runs wherever MLX does.
+
+    Example:
+        >>> load("math").floor(2.5)
+        2
+    """
+    if name != "natten_mlx" or name in sys.modules:
+        return importlib.import_module(name)
+    platform, sys.platform = sys.platform, "darwin"
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.platform = platform
 
 
 def natten_takes(problem: Problem) -> bool:
@@ -59,6 +77,7 @@ def natten() -> Kernel:
         head_dim_v=False,
         backward=False,
         empty_batch=False,
+        nan_outside=False,
         accepts=natten_takes,
     )
     return Kernel(by_axes({1: module.na1d, 2: module.na2d, 3: module.na3d}), supports)
@@ -67,9 +86,8 @@ def natten() -> Kernel:
 def natten_mps() -> Kernel:
     """natten-mps on the CPU, its pure-PyTorch path."""
     module = importlib.import_module("natten_mps")
-    return Kernel(
-        by_axes({1: module.na1d, 2: module.na2d, 3: module.na3d}), Supports(dtypes=["float32"], head_dim_v=False)
-    )
+    supports = Supports(dtypes=["float32"], head_dim_v=False, nan_outside=False)
+    return Kernel(by_axes({1: module.na1d, 2: module.na2d, 3: module.na3d}), supports)
 
 
 def natten_mps_split() -> Kernel:
@@ -85,9 +103,19 @@ def natten_mps_split() -> Kernel:
         gqa=False,
         extra_keys=False,
         rpb=True,
+        nan_outside=False,
         dtypes=["float32"],
     )
     return Kernel(from_split(qk, av, legacy=True), supports)
+
+
+def natten_mlx() -> Kernel:
+    """natten-mlx on the CPU, its pure-MLX path."""
+    module = load("natten_mlx")
+    module.set_backend("pure")
+    functions = {n: from_mlx(getattr(module, f"na{n}d")) for n in (1, 2, 3)}
+    supports = Supports(dtypes=["float32"], head_dim_v=False, empty_batch=False, autocast=False, nan_outside=False)
+    return Kernel(by_axes(functions), supports)
 
 
 def attention_gym() -> Kernel:
@@ -105,5 +133,6 @@ PEERS: dict[str, Peer] = {
     "natten": Peer("natten==0.21.7", "natten", natten),
     "natten-mps": Peer("natten-mps==0.3.3", "natten_mps", natten_mps),
     "natten-mps (0.14 form)": Peer("natten-mps==0.3.3", "natten_mps", natten_mps_split),
+    "natten-mlx": Peer("natten-mlx==0.3.3", "natten_mlx", natten_mlx),
     "attention-gym": Peer("attn-gym==0.0.17", "attn_gym", attention_gym),
 }
