@@ -45,15 +45,13 @@ class AxisTiles:
         """Count positions in tokens."""
         self.neighborhood, self.axis, self.tile, self.allows_all = neighborhood, axis, alike.tile, alike.allows_all
         self.kernel_size, pitch = neighborhood.kernel_size[axis], neighborhood.pitch[axis]
-        distances = [sums([numbers(a, device), numbers(b, device)]) for a, b in alike.distances]
-        self.first_queries = pitch * (torch.cat(distances) + self.tile.queries.start)  # [tiles]
-        self.first_keys = pitch * (torch.cat(distances) + self.tile.keys.start)  # [tiles]
-        step = pitch * neighborhood.dilation[axis]
-        self.shift = (
-            self.tile.queries.start - self.tile.keys.start
-        ) // self.tile.keys.step  # keys before the first query
-        self.queries = step * torch.arange(len(self.tile.queries), device=device)  # [T], counted from the first
-        self.keys = step * torch.arange(len(self.tile.keys), device=device)  # [S]
+        queries, keys = self.tile.queries, self.tile.keys
+        self.shift = (queries.start - keys.start) // keys.step  # how many keys lie before the first query
+        distances = torch.cat([sums([numbers(a, device), numbers(b, device)]) for a, b in alike.distances])
+        self.first_queries = pitch * (queries.start + distances)  # [tiles]
+        self.first_keys = pitch * (keys.start + distances)  # [tiles]
+        self.queries = pitch * keys.step * torch.arange(len(queries), device=device)  # [T], counted from the first
+        self.keys = pitch * keys.step * torch.arange(len(keys), device=device)  # [S]
 
     def mask(self) -> Tensor:
         """Which keys each query attends: bool [T, S]."""
