@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -126,8 +126,8 @@ class Apart:
                 warnings.simplefilter("ignore")
                 self.kernel = self.load() if self.kernel is None else self.kernel
                 return task(self.kernel, self.place, *arguments)
-        if self.process is None:
-            self._start()
+        if self.process is None and not self._start():
+            return self.ask(task, *arguments)
         try:
             self.connection.send((task, arguments))
             return self._answer()
@@ -160,23 +160,28 @@ class Apart:
             self.process = None
             self.end()
 
-    def _start(self) -> None:
-        """Start the process and wait until it has the kernel."""
+    def _start(self) -> bool:
+        """Start the process and wait until it has the kernel; say whether it can have it."""
         context: Any = multiprocessing.get_context(self.method)
         if self.method == "forkserver":
             context.set_forkserver_preload(["dinat_ref.testing"])
         self.place = context.RawArray("d", [-1.0, 3 * SECONDS])  # a framework may take long to import
         self.connection, theirs = context.Pipe()
         mine = self.connection if self.method == "fork" else None
-        self.process = context.Process(target=serve, args=(self.load, theirs, mine, self.place))
+        load = self.load if mine else pickle.dumps(self.load)
+        self.process = context.Process(target=serve, args=(load, theirs, mine, self.place))
         with nullcontext() if mine else _no_main():
             self.process.start()
         theirs.close()
         self.end = weakref.finalize(self, _end, self.process, self.connection)  # at exit, too
         try:
-            self._answer()
-        except EOFError:
+            there = bool(self._answer())
+        except (EOFError, ConnectionError):
             raise self._death() from None
+        if not there:
+            self.close()
+            self.method = None
+        return there
 
     def _answer(self) -> Any:
         """Wait for the answer, for as long as the process goes from problem to problem."""
@@ -228,8 +233,8 @@ def ndims(kernel: Kernel, place: Place) -> tuple[int, ...]:
     return tuple(kernel.supports.ndim)
 
 
-def serve(load: Callable[[], Kernel], connection: Any, other: Any, place: Place) -> None:
-    """Load the kernel and answer questions, in the process."""
+def serve(load: Callable[[], Kernel] | bytes, connection: Any, other: Any, place: Place) -> None:
+    """Load the kernel, say whether it could be found, and answer questions, in the process."""
     if other is not None:
         other.close()  # or this process would never see that end closed
     ignore_keyboard()
@@ -241,8 +246,13 @@ def serve(load: Callable[[], Kernel], connection: Any, other: Any, place: Place)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     try:
+        if isinstance(load, bytes):
+            try:
+                load = cast(Callable[[], Kernel], pickle.loads(load))  # of the process that started this one
+            except (ImportError, AttributeError):  # its module is not where modules are looked for
+                return connection.send(False)
         kernel = load()
-        connection.send(None)
+        connection.send(True)
         while True:
             task, arguments = connection.recv()
             try:
