@@ -112,6 +112,7 @@ def realistic(supports: Supports, budget: str) -> Iterator[Problem]:
         for ndim in (ndim for ndim in supports.ndim if ndim in FEW):
             yield from (f"{FEW[ndim]} {shape}" for shape in SHAPES)
             yield from (f"{axes} h2 e4" for axes in AXES[ndim])
+            yield from (f"{AXES[ndim][0]} h2 e4 {dtype}" for dtype in ("bf16", "f16"))  # sums over many queries
             if budget != "quick":
                 yield from (f"{axes} {shape}" for axes, shape in itertools.product(AXES[ndim], SHAPES))
             if budget == "deep":

@@ -114,7 +114,7 @@ def numbers(problem: Problem, supports: Supports, gradients: bool) -> Iterator[t
     def backward(function: Function) -> list[Tensor]:
         inputs = problem.inputs().map(lambda tensor: tensor.requires_grad_())
         leaves = list(inputs.named().values())
-        twice = supports.double_backward
+        twice = supports.double_backward and problem.dtype.itemsize > 2  # in half precision it is mostly rounding
         first = torch.autograd.grad(weighted(forward(inputs, function)), leaves, create_graph=twice)
         return [*first, *(torch.autograd.grad(weighted(list(first)), leaves) if twice else ())]
 
