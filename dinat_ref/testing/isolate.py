@@ -27,7 +27,7 @@ from dinat_ref.testing.guard import ignore_keyboard, no_exit, one_thread
 from dinat_ref.testing.kernel import Kernel
 
 FRAMEWORKS = ("cupy", "jax", "mlx", "numba", "onnxruntime", "tensorflow", "tvm")  # they start threads of their own
-SECONDS = 30.0  # a call on a few tokens that takes longer hangs
+SECONDS = 60.0  # a problem of a few tokens that takes longer hangs, on a busy machine and compiled anew, too
 PATIENCE = 1e5  # multiplications of a query, a key and a value that even a loop in Python makes in a second
 
 Place = Any  # [number of the problem, seconds it may take beyond SECONDS], shared with the process
@@ -165,7 +165,7 @@ class Apart:
         context: Any = multiprocessing.get_context(self.method)
         if self.method == "forkserver":
             context.set_forkserver_preload(["dinat_ref.testing"])
-        self.place = context.RawArray("d", [-1.0, 3 * SECONDS])  # a framework may take long to import
+        self.place = context.RawArray("d", [-1.0, SECONDS])  # a framework may take long to import
         self.connection, theirs = context.Pipe()
         mine = self.connection if self.method == "fork" else None
         load = self.load if mine else pickle.dumps(self.load)

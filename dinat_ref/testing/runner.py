@@ -21,6 +21,7 @@ from dinat_ref.testing.shrink import shrink
 
 EVIDENCE = {1, 2, 3, 4, 5, 8, 13, 21, 34, 55, 89, 144, 233}  # of each outcome, the problems kept for the diagnosis
 SHRINK_SECONDS = 2.0
+COMPILING = 300.0  # seconds that a transform may take beside
 DEATHS = 4  # problems of one check that may end a process; those after the last are not posed
 
 
@@ -91,7 +92,7 @@ def run_check(
             break
         if number % (terms.step * (kernel.sparse if check.id[0] in "NGXDT" and check.wish is not None else 1)):
             continue
-        place[0], place[1] = number, work(problem) / PATIENCE
+        place[0], place[1] = number, work(problem) / PATIENCE + (COMPILING if check.id[0] == "T" else 0.0)
         died = number in terms.deadly
         error, worst = (Wrong(terms.deadly[number]), None) if died else examine(kernel, check, problem)
         if isinstance(error, Moot):
