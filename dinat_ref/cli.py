@@ -11,7 +11,7 @@ import os
 import sys
 
 import dinat_ref
-from dinat_ref.command import DISK_FULL, CommandError
+from dinat_ref.command import DISK_FULL, CommandError, Progress
 
 COMMANDS = {
     "tour": ("dinat_ref.tour", "see neighborhood attention at work on a photograph"),
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     speaker = " ".join(["dinat-ref", *(name for name in argv[:1] if name in COMMANDS)])
     _prepare_streams()
+    Progress.since = None  # ten seconds of this command, not of one before it in the same process
     try:
         try:
             return _run(argv)

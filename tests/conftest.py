@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from dinat_ref.command import Progress
 from dinat_ref.interop.natten import is_natten_installed
 
 # too_slow measures the machine, not the code; nothing in these tests depends on time
@@ -22,6 +23,12 @@ settings.load_profile(os.environ.get("DINAT_REF_PROFILE") or ("ci" if os.environ
 torch.set_num_threads(1)  # the problems are small, and pytest runs several processes
 
 CASES: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def no_progress_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a command took ten seconds and told so is no matter of these tests, which read what it prints."""
+    monkeypatch.setattr(Progress, "seconds", float("inf"))
 
 
 @pytest.fixture

@@ -164,6 +164,7 @@ def test_progress_is_a_line_every_ten_seconds_elsewhere(monkeypatch: pytest.Monk
     file, times = io.StringIO(), iter([5.0, 14.9, 15.0, 16.0, 24.9, 30.0, 39.9, 41.0])
     monkeypatch.setattr(sys, "stderr", file)
     monkeypatch.setattr(Progress, "since", None)
+    monkeypatch.setattr(Progress, "seconds", 10.0)
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     for number in range(7):
         show_progress(f"{number} of \x1b[2J8")
