@@ -143,6 +143,27 @@ def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
     return bias if group_size == 1 else bias.repeat(1, group_size, 1)
 
 
+def chunk_allowed(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
+    """Give which rows of each slab each query may attend, or None for all.
+
+    Shapes:
+        return: bool [r T, S + M]
+    Example:
+        >>> from dinat_ref.attention.operands import prepare
+        >>> from dinat_ref.neighborhood import Neighborhood
+        >>> x = torch.zeros(1, 3, 1, 1)
+        >>> plan, memory = lay_out(prepare(x, x, x, Neighborhood((3,), 2)), return_lse=False)
+        >>> chunk_allowed(plan, memory, plan.batches[0])
+        tensor([[ True,  True, False],
+                [ True,  True, False],
+                [False,  True,  True]])
+    """
+    if tiles.allows_all:
+        return None
+    allowed = tiles.mask() if tiles.kept_mask is None else tiles.kept_mask  # [T, S]
+    return torch.nn.functional.pad(allowed, (0, plan.num_extra), value=True).repeat(memory.group_size, 1)
+
+
 def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:
     """Copy rows of memory into a matrix for each tile and key head.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dinat_ref.attention.bias import bias_index
 from dinat_ref.attention.operands import Operands, every
+from dinat_ref.attention.softmax import softmax
 from dinat_ref.neighborhood import Neighborhood
 
 
@@ -30,10 +31,9 @@ def gather_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
         >>> gather_attention(prepare(torch.zeros_like(x), x, x, Neighborhood((5,), 3)))[0].flatten()
         tensor([1., 1., 2., 3., 3.])
     """
-    scores = gather_scores(operands)  # [B, *layout, H, K + M]
-    weights = torch.softmax(scores, dim=-1)
+    weights, lse = softmax(gather_scores(operands))  # [B, *layout, H, K + M], [B, *layout, H]
     output = gather_values(weights, operands.value, operands.neighborhood, operands.additional_values)
-    return output, torch.logsumexp(scores, dim=-1) if return_lse else None
+    return output, lse if return_lse else None
 
 
 def gather_scores(operands: Operands) -> Tensor:
@@ -52,18 +52,19 @@ def gather_scores(operands: Operands) -> Tensor:
     """
     neighborhood, device = operands.neighborhood, operands.query.device
     heads_kv = operands.key.shape[-2]
-    query = operands.query.flatten(1, -3).unflatten(2, (heads_kv, operands.group_size))  # [B, N, Hkv, r, D]
+    query = operands.scale * operands.query.flatten(1, -3)  # [B, N, H, D]
+    query = query.unflatten(2, (heads_kv, operands.group_size))  # [B, N, Hkv, r, D]
     key = operands.key.flatten(1, -3)  # [B, N, Hkv, D]
 
     neighbors = key[:, neighborhood.indices(device)]  # [B, N, K, Hkv, D]
-    scores = operands.scale * torch.einsum("bngrd,bnkgd->bngrk", query, neighbors)
+    scores = torch.einsum("bngrd,bnkgd->bngrk", query, neighbors)
     if operands.rpb is not None:
         bias = operands.rpb[every(*bias_index(neighborhood, device))]  # [H, N, K]
         scores = scores + bias.transpose(0, 1).unflatten(1, (heads_kv, operands.group_size))  # [N, Hkv, r, K]
     if any(neighborhood.is_causal):
         scores = scores.masked_fill(~neighborhood.valid(device)[:, None, None, :], -torch.inf)
     if operands.additional_keys is not None:
-        extra = operands.scale * torch.einsum("bngrd,bmgd->bngrm", query, operands.additional_keys)
+        extra = torch.einsum("bngrd,bmgd->bngrm", query, operands.additional_keys)
         scores = torch.cat([scores, extra], dim=-1)  # [B, N, Hkv, r, K + M]
     return scores.flatten(2, 3).unflatten(1, neighborhood.layout)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dinat_ref.attention.softmax import softmax
+
 
 def merge_attentions(outputs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Combine attention outputs over disjoint sets of keys into the output over all of them.
@@ -39,7 +41,6 @@ def merge_attentions(outputs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple
     dtype = torch.promote_types(outputs[0].dtype, torch.float32)
     parts = torch.stack([output.to(dtype) for output in outputs])  # [P, B, *layout, H, Dv]
     logs = torch.stack([lse.to(dtype) for lse in lses])  # [P, B, *layout, H]
-    merged_lse = torch.logsumexp(logs, dim=0)
-    weights = torch.softmax(logs, dim=0)
-    merged = (weights[..., None] * parts).sum(0)
+    weights, merged_lse = softmax(logs.movedim(0, -1))  # [B, *layout, H, P], [B, *layout, H]
+    merged = (weights.movedim(-1, 0)[..., None] * parts).sum(0)
     return merged.to(outputs[0].dtype), merged_lse

@@ -87,18 +87,21 @@ def every(*index: Index) -> tuple[Index, ...]:
 
 
 def inside_transform() -> bool:
-    """Say whether the call runs under torch.func (vmap, jvp, grad), forward-mode autograd or torch.compile.
+    """Say whether a call is taken apart or recorded instead of simply computed.
 
-    Shapes:
-        return: one bool
-    Source: PyTorch has no public name for the first two.
+    That is so under torch.func (vmap, jvp, grad), forward-mode autograd, torch.compile, torch.export, torch.jit.trace
+    and where tensors are fakes without numbers.
+
+    Source: PyTorch has no public name for most of them.
     Example:
         >>> inside_transform(), torch.func.vmap(lambda x: x + inside_transform())(torch.zeros(2))
         (False, tensor([1., 1.]))
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return type(torch.empty(0)) is not Tensor
 
 
 def check_layout(query: Tensor, ndim: int | None = None, name: str = "query") -> tuple[int, ...]:

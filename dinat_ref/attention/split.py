@@ -12,6 +12,7 @@ from torch import Tensor
 from dinat_ref.attention.functional import without_autocast
 from dinat_ref.attention.gather import gather_scores, gather_values
 from dinat_ref.attention.operands import check_layout, prepare
+from dinat_ref.attention.softmax import softmax
 from dinat_ref.neighborhood import Neighborhood
 
 
@@ -88,7 +89,7 @@ def neighborhood_weights(
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys)
     with without_autocast(query):
-        return torch.softmax(gather_scores(operands), dim=-1).to(query.dtype)
+        return softmax(gather_scores(operands))[0].to(query.dtype)
 
 
 def neighborhood_av(

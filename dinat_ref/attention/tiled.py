@@ -15,13 +15,18 @@ are kept: it computes the weights of a chunk once more.
 
 The forward pass leaves each chunk to ``scaled_dot_product_attention``. PyTorch's fused kernel behind it has no second
 derivative, no forward mode and does not tell the lse. So where the lse is asked for, or a derivative of the derivative
-(create_graph), and inside torch.func and torch.compile, products and softmax are written out; the last three are left
-to autograd as they are, which keeps the weights of all chunks.
+(create_graph), and inside torch.func and torch.compile, products and softmax are written out (``tile_products.py``);
+the last three are left to autograd as they are, which keeps the weights of all chunks.
+
+These products meet keys of the slab that lie outside a query's window, and if one of them is nan or infinite it shows:
+the result is not finite. Then everything is computed again by the careful products, which such keys cannot spoil. Where
+Python may not look at a result (on an accelerator, in a trace), the careful ones are taken at once.
 
 torch.compile(fullgraph=True) takes it whole, but hardly pays on a CPU: at DiNAT's shapes the compiled code was 0.8 to
 1.2 times as fast (``dinat-ref bench`` has a row for it), after up to half a minute of compiling.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +34,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from dinat_ref.attention.chunks import Chunk, Memory, Plan, chunk_bias, chunks, lay_out, to_matrices, to_rows
+from dinat_ref.attention.chunks import (
+    Chunk,
+    Memory,
+    Plan,
+    chunk_allowed,
+    chunk_bias,
+    chunks,
+    lay_out,
+    to_matrices,
+    to_rows,
+)
 from dinat_ref.attention.operands import Operands, inside_transform
+from dinat_ref.attention.outside import known_finite, may_look
+from dinat_ref.attention.tile_products import attend_tile, backward_of_tile
 
 
 def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -60,18 +77,31 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
 
 def attend(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
     """Attend all tiles, without a graph: output [B N, H, Dv] and lse [B N, H] or None."""
+    if may_look(memory.query):
+        output, lse, total = attend_into(plan, memory, careful=False)
+        if math.isfinite(float(total)):
+            return output, lse
+    output, lse, _ = attend_into(plan, memory, careful=True)
+    return output, lse
+
+
+def attend_into(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Attend chunk by chunk, into the rows of the output; and add up all of it, which is finite if all of it is."""
     output = memory.query.new_empty(*memory.query.shape[:2], memory.value.shape[-1])
     lse = memory.query.new_empty(memory.query.shape[:2]) if plan.return_lse else None
-    for queries, found, found_lse in attend_chunks(plan, memory, fused=not plan.return_lse):
+    total = memory.query.new_zeros(())
+    for queries, found, found_lse in attend_chunks(plan, memory, careful, fused=not (careful or plan.return_lse)):
         output.index_copy_(0, queries, found)
+        total += found.sum()  # while it is in the cache
         if lse is not None and found_lse is not None:
             lse.index_copy_(0, queries, found_lse)
-    return output, lse
+            total += found_lse.sum()
+    return output, lse, total
 
 
 def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
     """Do the same by operations that nothing is hidden in: autograd, torch.func and torch.compile take them apart."""
-    parts = list(attend_chunks(plan, memory, fused=False))
+    parts = list(attend_chunks(plan, memory, careful=True, fused=False))
     rows = torch.cat([queries for queries, _, _ in parts])  # [B N]
     position = torch.empty_like(rows).scatter(0, rows, torch.arange(len(rows), device=rows.device))
     output = torch.cat([found for _, found, _ in parts]).index_select(0, position)  # back to row-major
@@ -79,48 +109,41 @@ def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]
     return output, torch.cat(lses).index_select(0, position) if lses else None
 
 
-def attend_chunks(plan: Plan, memory: Memory, fused: bool) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def attend_chunks(
+    plan: Plan, memory: Memory, careful: bool, fused: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Yield the rows of some queries [rows], their output [rows, H, Dv] and, if it is asked for, lse [rows, H]."""
     for tiles in plan.batches:
-        bias = chunk_bias(plan, memory, tiles)
+        bias, allowed = chunk_bias(plan, memory, tiles), chunk_allowed(plan, memory, tiles) if careful else None
         for chunk in chunks(plan, memory, tiles, scores_alive=0 if fused else 2):
-            yield chunk.queries.flatten(), *attend_chunk(plan, memory, chunk, bias, fused)
+            yield chunk.queries.flatten(), *attend_chunk(plan, memory, chunk, bias, allowed, careful, fused)
 
 
 def attend_chunk(
-    plan: Plan, memory: Memory, chunk: Chunk, bias: Tensor | None, fused: bool
+    plan: Plan,
+    memory: Memory,
+    chunk: Chunk,
+    bias: Tensor | None,
+    allowed: Tensor | None,
+    careful: bool,
+    fused: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend some tiles: output [rows, H, Dv] and lse [rows, H] or None."""
     heads, heads_kv = memory.query.shape[1], memory.key.shape[1]
-    query = to_matrices(memory.query, chunk.queries, heads_kv)  # [tiles, Hkv, r T, D]
+    query = to_matrices(memory.query, chunk.queries, heads_kv).mul_(plan.scale)  # [tiles, Hkv, r T, D], a copy
     key, value = (to_matrices(x, chunk.keys, heads_kv) for x in (memory.key, memory.value))  # [tiles, Hkv, S + M, D]
     if fused:
         mask = None if bias is None else bias[None]
-        output = scaled_dot_product_attention(query, key, value, mask, scale=plan.scale)
+        output = scaled_dot_product_attention(query, key, value, mask, scale=1.0)
         return to_rows(output, chunk.queries, heads), None
-    query, key, value = (x.flatten(0, 1) for x in (query, key, value))  # [tiles Hkv, ...]
-    scores = score(plan.scale * query, key, bias)
-    output = to_rows(torch.bmm(torch.softmax(scores, dim=-1), value), chunk.queries, heads)
-    if not plan.return_lse:
-        return output, None
-    return output, to_rows(torch.logsumexp(scores, dim=-1, keepdim=True), chunk.queries, heads).squeeze(-1)
-
-
-def score(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply queries [tiles Hkv, r T, D] and keys [tiles Hkv, S + M, D], add the bias: [tiles Hkv, r T, S + M]."""
-    if bias is None:
-        return torch.bmm(query, key.mT)
-    bias = bias.expand(len(query) // len(bias), *bias.shape).flatten(0, 1)
-    return torch.baddbmm(bias, query, key.mT)
+    query, key, value = (x.contiguous() for x in (query, key, value))
+    output, lse = attend_tile(query, key, value, bias, allowed, careful)
+    output = to_rows(output, chunk.queries, heads)
+    return output, to_rows(lse, chunk.queries, heads).squeeze(-1) if plan.return_lse else None
 
 
 class Recomputed(torch.autograd.Function):
-    """Attention that keeps no weights for the backward pass, but computes those of each chunk anew.
-
-    With P the weights of a chunk, S its scores, O its output and L its lse::
-
-        dV = P^T dO        dP = dO V^T        dS = P * (dP - rowsum(dO * O) + dL)        dQ = dS K        dK = dS^T Q
-    """
+    """Attention that keeps no weights for the backward pass, but computes those of each chunk anew."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *memory: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -133,7 +156,8 @@ class Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_output: Tensor, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         """Give the gradients of query, key, value and rpb."""
-        output, memory = ctx.saved_tensors[0], Memory(*ctx.saved_tensors[1:])
+        output, *saved = ctx.saved_tensors  # read once: gradient checkpointing gives them out a single time
+        memory = Memory(*saved)
         if not torch.is_grad_enabled():
             return None, *backward_by_chunks(ctx.plan, memory, output, d_output, d_lse)
         # for a second derivative: leave it to autograd
@@ -147,50 +171,43 @@ class Recomputed(torch.autograd.Function):
 def backward_by_chunks(
     plan: Plan, memory: Memory, output: Tensor, d_output: Tensor, d_lse: Tensor | None
 ) -> tuple[Tensor | None, ...]:
+    """Give the gradients of query, key, value and rpb."""
+    shift = (output * d_output).sum(-1)  # [B N, H]
+    shift = shift if d_lse is None else shift - d_lse
+    if may_look(output):
+        found = backward_into(plan, memory, d_output, shift, careful=False)
+        if known_finite(*found):
+            return found
+    return backward_into(plan, memory, d_output, shift, careful=True)
+
+
+def backward_into(
+    plan: Plan, memory: Memory, d_output: Tensor, shift: Tensor, careful: bool
+) -> tuple[Tensor | None, ...]:
     """Add up the gradients of all chunks in the rows that they belong to."""
     d_query = torch.empty_like(memory.query)
     d_key, d_value = torch.zeros_like(memory.key), torch.zeros_like(memory.value)
     rpb = None if memory.rpb is None else memory.rpb.detach().requires_grad_()
     d_rpb = None if rpb is None else torch.zeros_like(rpb)
+    heads, heads_kv = memory.query.shape[1], memory.key.shape[1]
     for tiles in plan.batches:
         with torch.enable_grad():
             bias = chunk_bias(plan, memory._replace(rpb=rpb), tiles)  # a function of rpb: autograd leads d_bias back
+        allowed = chunk_allowed(plan, memory, tiles) if careful else None
         d_bias = None if rpb is None or bias is None else torch.zeros_like(bias)
-        for chunk in chunks(plan, memory, tiles, scores_alive=2):
-            found = backward_of_chunk(plan, memory, chunk, bias, d_bias, output, d_output, d_lse)
-            d_query.index_copy_(0, chunk.queries.flatten(), found[0])
-            d_key.index_add_(0, chunk.keys.flatten(), found[1])
-            d_value.index_add_(0, chunk.keys.flatten(), found[2])
+        for queries, keys in chunks(plan, memory, tiles, scores_alive=2):
+            at_queries = [to_matrices(x, queries, heads_kv) for x in (memory.query, d_output, shift[..., None])]
+            at_keys = [to_matrices(x, keys, heads_kv) for x in (memory.key, memory.value)]
+            query, d_out, own_shift, key, value = (x.contiguous() for x in (*at_queries, *at_keys))  # copies
+            fixed_bias = None if bias is None else bias.detach()
+            *found, d_scores = backward_of_tile(
+                query.mul_(plan.scale), key, value, fixed_bias, allowed, d_out, own_shift, careful
+            )
+            if d_bias is not None:
+                d_bias += d_scores.sum(0) if len(d_bias) > 1 else d_scores.sum((0, 1))
+            d_query.index_copy_(0, queries.flatten(), to_rows(found[0].mul_(plan.scale), queries, heads))
+            d_key.index_add_(0, keys.flatten(), to_rows(found[1], keys, heads_kv))
+            d_value.index_add_(0, keys.flatten(), to_rows(found[2], keys, heads_kv))
         if rpb is not None and d_rpb is not None and bias is not None and d_bias is not None:
             d_rpb += torch.autograd.grad(bias, rpb, d_bias)[0]
     return d_query, d_key, d_value, d_rpb
-
-
-def backward_of_chunk(
-    plan: Plan,
-    memory: Memory,
-    chunk: Chunk,
-    bias: Tensor | None,
-    d_bias: Tensor | None,
-    output: Tensor,
-    d_output: Tensor,
-    d_lse: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the rows of gradients of some tiles: query [rows, H, D], key and value; add the scores' to d_bias."""
-    heads, heads_kv = memory.query.shape[1], memory.key.shape[1]
-
-    def at_queries(rows: Tensor) -> Tensor:
-        return to_matrices(rows, chunk.queries, heads_kv).flatten(0, 1)  # [tiles Hkv, r T, D]
-
-    query, out, d_out = at_queries(memory.query).mul_(plan.scale), at_queries(output), at_queries(d_output)  # copies
-    key, value = (to_matrices(x, chunk.keys, heads_kv).flatten(0, 1) for x in memory[1:3])  # [tiles Hkv, S + M, D]
-    weights = torch.softmax(score(query, key, None if bias is None else bias.detach()), dim=-1)
-    shift = out.mul_(d_out).sum(-1, keepdim=True)  # [tiles Hkv, r T, 1]
-    if d_lse is not None:
-        shift = shift - at_queries(d_lse[..., None])
-    d_scores = torch.baddbmm(shift.expand_as(weights), d_out, value.mT, beta=-1).mul_(weights)
-    if d_bias is not None:
-        d_bias += d_scores.unflatten(0, (-1, len(d_bias))).sum(0)
-    d_query = to_rows(torch.bmm(d_scores, key).mul_(plan.scale), chunk.queries, heads)
-    d_key = to_rows(torch.bmm(d_scores.mT, query), chunk.keys, heads_kv)
-    return d_query, d_key, to_rows(torch.bmm(weights.mT, d_out), chunk.keys, heads_kv)

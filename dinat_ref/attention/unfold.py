@@ -12,6 +12,7 @@ A causal query takes the window that ends at its leader and masks what lies behi
 Memory: picking copies the windows, k^n times the memory of one dilation group of ``key`` and ``value``.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from dinat_ref.attention.bias import lookup_bias, spread
 from dinat_ref.attention.operands import Operands, every
+from dinat_ref.attention.softmax import softmax
 
 
 def unfold_attention(operands: Operands, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -60,32 +62,36 @@ def _attend_group(operands: Operands, group: tuple[int, ...], members: tuple[sli
     sizes, group_size = neighborhood.kernel_size, operands.group_size
     starts, counts, own = _axis_tables(operands, group, device)
 
-    query = operands.query[every(*members)].flatten(1, -3)  # [B, n, H, D]
+    query = operands.scale * operands.query[every(*members)].flatten(1, -3)  # [B, n, H, D]
     keys = _windows(operands.key[every(*members)], sizes, starts)  # [B, n, Hkv, D, K]
     values = _windows(operands.value[every(*members)], sizes, starts)  # [B, n, Hkv, Dv, K]
+    slots = [torch.arange(size, device=device) for size in sizes]
+    valid = None  # [n, 1, K]
+    if any(neighborhood.is_causal):
+        tables = [slot < count[:, None] for slot, count in zip(slots, counts, strict=True)]  # [n_axis, k_axis]
+        spread_out = (spread(table, axis, neighborhood.ndim) for axis, table in enumerate(tables))
+        valid = functools.reduce(torch.logical_and, spread_out).reshape(query.shape[1], 1, -1)
+        # what lies behind the query must not matter, not even if it is infinite
+        keys, values = (x.masked_fill(~valid[:, :, None], 0.0) for x in (keys, values))
     keys, values = keys.repeat_interleave(group_size, dim=2), values.repeat_interleave(group_size, dim=2)
 
-    scores = operands.scale * torch.einsum("bnhd,bnhdk->bnhk", query, keys)
-    slots = [torch.arange(size, device=device) for size in sizes]
+    scores = torch.einsum("bnhd,bnhdk->bnhk", query, keys)
     if operands.rpb is not None:
         index = [start[:, None] + slot - i[:, None] for start, slot, i in zip(starts, slots, own, strict=True)]
         index = [offset + size - 1 for offset, size in zip(index, sizes, strict=True)]  # [n_axis, k_axis], 0 .. 2k-2
         bias = lookup_bias(operands.rpb, index)  # [H, n_1, n_2, ..., k_1, k_2, ...]
         scores = scores + bias.reshape(bias.shape[0], *scores.shape[1:2], -1).transpose(0, 1)  # [n, H, K]
-    if any(neighborhood.is_causal):
-        valid = torch.ones((), dtype=torch.bool, device=device)
-        for axis, (slot, count) in enumerate(zip(slots, counts, strict=True)):
-            valid = valid & spread(slot < count[:, None], axis, neighborhood.ndim)
-        scores = scores.masked_fill(~valid.reshape(scores.shape[1], 1, -1), -torch.inf)
+    if valid is not None:
+        scores = scores.masked_fill(~valid, -torch.inf)
 
     if operands.additional_keys is not None and operands.additional_values is not None:
         additional_keys = operands.additional_keys.repeat_interleave(group_size, dim=2)  # [B, M, H, D]
         additional_values = operands.additional_values.repeat_interleave(group_size, dim=2)
-        scores = torch.cat([scores, operands.scale * torch.einsum("bnhd,bmhd->bnhm", query, additional_keys)], dim=-1)
+        scores = torch.cat([scores, torch.einsum("bnhd,bmhd->bnhm", query, additional_keys)], dim=-1)
         extra = additional_values.permute(0, 2, 3, 1)[:, None].expand(-1, query.shape[1], -1, -1, -1)
         values = torch.cat([values, extra], dim=-1)  # [B, n, H, Dv, K + M]
-    weights = torch.softmax(scores, dim=-1)
-    return torch.einsum("bnhk,bnhdk->bnhd", weights, values), torch.logsumexp(scores, dim=-1)
+    weights, lse = softmax(scores)
+    return torch.einsum("bnhk,bnhdk->bnhd", weights, values), lse
 
 
 def _axis_tables(
