@@ -48,9 +48,9 @@ def masked_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
         bias = None if bias is None else pad(bias, (0, num_extra))  # [H, N, N + M]
         allowed = None if allowed is None else pad(allowed, (0, num_extra), value=True)  # [N, N + M]
 
-    if not return_lse and (allowed is None or may_look(query)) and not _may_differentiate(query, key, value, bias):
+    if not return_lse and may_look(query) and not _may_differentiate(query, key, value, bias):
         output = _fused(query, key, value, bias, allowed)
-        if allowed is None or known_finite(output):
+        if known_finite(query, key, output):  # it makes zeros of a row of nan
             return output.transpose(1, 2).unflatten(1, layout), None
 
     key = key.repeat_interleave(operands.group_size, dim=1)  # [B, H, N + M, D]

@@ -97,7 +97,7 @@ def inside_transform() -> bool:
         >>> inside_transform(), torch.func.vmap(lambda x: x + inside_transform())(torch.zeros(2))
         (False, tensor([1., 1.]))
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return True
     if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         return True

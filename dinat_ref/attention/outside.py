@@ -86,18 +86,20 @@ def may_look(tensor: Tensor) -> bool:
 def known_finite(*tensors: Tensor | None) -> bool:
     """Say whether all numbers are known to be finite; where one may not look (``may_look``), nothing is known.
 
+    Shapes:
+        tensors: any
     Example:
         >>> known_finite(torch.ones(2), None), known_finite(torch.tensor([1.0, torch.nan]))
         (True, False)
     """
-    given = [tensor.detach() for tensor in tensors if tensor is not None]
-    return all(may_look(tensor) for tensor in given) and all(math.isfinite(float(tensor.sum())) for tensor in given)
+    given = [tensor for tensor in tensors if tensor is not None]
+    return all(may_look(tensor) for tensor in given) and all(math.isfinite(_square_of_norm(x)) for x in given)
 
 
-def known_harmless(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> bool:
+def known_harmless(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float = 1.0) -> bool:
     """Say whether all scores and values are known to be finite, those outside the windows included.
 
-    No score exceeds the product of the norms of all queries and of all keys (Cauchy and Schwarz).
+    No score exceeds the product of the norms of all queries and of all keys (Cauchy and Schwarz), scaled or not.
 
     Shapes:
         query, key, value, bias: any
@@ -108,5 +110,13 @@ def known_harmless(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | Non
     """
     if not may_look(query):
         return False
-    norms = [0.0 if x is None else float(torch.linalg.vector_norm(x.detach())) for x in (query, key, value, bias)]
-    return norms[0] * norms[1] + norms[3] < torch.finfo(query.dtype).max and math.isfinite(norms[2])
+    norms = [0.0 if x is None else math.sqrt(_square_of_norm(x)) for x in (query, key, value, bias)]
+    return max(1.0, abs(scale)) * norms[0] * norms[1] + norms[3] < torch.finfo(query.dtype).max and math.isfinite(
+        norms[2]
+    )
+
+
+def _square_of_norm(tensor: Tensor) -> float:
+    """The sum of all squares, which is not finite if a number is not; by the fastest of PyTorch's sums."""
+    flat = tensor.detach().reshape(-1)
+    return float(torch.dot(flat, flat))

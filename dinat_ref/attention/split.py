@@ -6,7 +6,7 @@ row-major, then the additional keys; a causal window puts its valid keys first a
 
 from collections.abc import Sequence
 
-import torch
+import torch  # noqa: F401  # examples use it
 from torch import Tensor
 
 from dinat_ref.attention.functional import without_autocast

@@ -60,7 +60,8 @@ def backward_of_tile(
     Source: FlashAttention, arXiv:2205.14135, section 3.
     Example:
         >>> query, slab = torch.zeros(1, 1, 1, 2), torch.arange(4.0).reshape(1, 1, 2, 2)
-        >>> backward_of_tile(query, slab, slab, None, None, torch.ones(1, 1, 1, 2), torch.full((1, 1, 1, 1), 3.0), False)[3]
+        >>> d_output, shift = torch.ones(1, 1, 1, 2), torch.full((1, 1, 1, 1), 3.0)
+        >>> backward_of_tile(query, slab, slab, None, None, d_output, shift, careful=False)[3]
         tensor([[[[-1.,  1.]]]])
     """
     if careful:

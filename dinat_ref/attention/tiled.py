@@ -18,15 +18,14 @@ derivative, no forward mode and does not tell the lse. So where the lse is asked
 (create_graph), and inside torch.func and torch.compile, products and softmax are written out (``tile_products.py``);
 the last three are left to autograd as they are, which keeps the weights of all chunks.
 
-These products meet keys of the slab that lie outside a query's window, and if one of them is nan or infinite it shows:
-the result is not finite. Then everything is computed again by the careful products, which such keys cannot spoil. Where
-Python may not look at a result (on an accelerator, in a trace), the careful ones are taken at once.
+These products meet keys of the slab that lie outside a query's window. If one of them could be nan, or have an infinite
+score, everything is computed by careful products, which such keys cannot spoil (``outside.py``): finding out costs one
+per cent. Where Python may not look at numbers (on an accelerator, in a trace) the careful ones are taken at once.
 
 torch.compile(fullgraph=True) takes it whole, but hardly pays on a CPU: at DiNAT's shapes the compiled code was 0.8 to
 1.2 times as fast (``dinat-ref bench`` has a row for it), after up to half a minute of compiling.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +45,7 @@ from dinat_ref.attention.chunks import (
     to_rows,
 )
 from dinat_ref.attention.operands import Operands, inside_transform
-from dinat_ref.attention.outside import known_finite, may_look
+from dinat_ref.attention.outside import known_finite, known_harmless
 from dinat_ref.attention.tile_products import attend_tile, backward_of_tile
 
 
@@ -70,33 +69,25 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
     elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in memory):
         output, lse = Recomputed.apply(plan, *memory)  # type: ignore[no-untyped-call]
     else:
-        output, lse = attend(plan, memory)
+        output, lse = attend(plan, memory, must_be_careful(plan, memory))
     rows = operands.query.shape[:-1]  # B, *layout, H
     return output.reshape(*rows, output.shape[-1]), None if lse is None else lse.reshape(rows)
 
 
-def attend(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
+def attend(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | None]:
     """Attend all tiles, without a graph: output [B N, H, Dv] and lse [B N, H] or None."""
-    if may_look(memory.query):
-        output, lse, total = attend_into(plan, memory, careful=False)
-        if math.isfinite(float(total)):
-            return output, lse
-    output, lse, _ = attend_into(plan, memory, careful=True)
+    output = memory.query.new_empty(*memory.query.shape[:2], memory.value.shape[-1])
+    lse = memory.query.new_empty(memory.query.shape[:2]) if plan.return_lse else None
+    for queries, found, found_lse in attend_chunks(plan, memory, careful, fused=not (careful or plan.return_lse)):
+        output.index_copy_(0, queries, found)
+        if lse is not None and found_lse is not None:
+            lse.index_copy_(0, queries, found_lse)
     return output, lse
 
 
-def attend_into(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Attend chunk by chunk, into the rows of the output; and add up all of it, which is finite if all of it is."""
-    output = memory.query.new_empty(*memory.query.shape[:2], memory.value.shape[-1])
-    lse = memory.query.new_empty(memory.query.shape[:2]) if plan.return_lse else None
-    total = memory.query.new_zeros(())
-    for queries, found, found_lse in attend_chunks(plan, memory, careful, fused=not (careful or plan.return_lse)):
-        output.index_copy_(0, queries, found)
-        total += found.sum()  # while it is in the cache
-        if lse is not None and found_lse is not None:
-            lse.index_copy_(0, queries, found_lse)
-            total += found_lse.sum()
-    return output, lse, total
+def must_be_careful(plan: Plan, memory: Memory) -> bool:
+    """Whether a score or a value that is not finite may lie in a slab, outside somebody's window."""
+    return not known_harmless(memory.query, memory.key, memory.value, memory.rpb, plan.scale)
 
 
 def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -130,14 +121,14 @@ def attend_chunk(
 ) -> tuple[Tensor, Tensor | None]:
     """Attend some tiles: output [rows, H, Dv] and lse [rows, H] or None."""
     heads, heads_kv = memory.query.shape[1], memory.key.shape[1]
-    query = to_matrices(memory.query, chunk.queries, heads_kv).mul_(plan.scale)  # [tiles, Hkv, r T, D], a copy
+    query = to_matrices(memory.query, chunk.queries, heads_kv)  # [tiles, Hkv, r T, D]
     key, value = (to_matrices(x, chunk.keys, heads_kv) for x in (memory.key, memory.value))  # [tiles, Hkv, S + M, D]
     if fused:
         mask = None if bias is None else bias[None]
-        output = scaled_dot_product_attention(query, key, value, mask, scale=1.0)
+        output = scaled_dot_product_attention(query, key, value, mask, scale=plan.scale)
         return to_rows(output, chunk.queries, heads), None
     query, key, value = (x.contiguous() for x in (query, key, value))
-    output, lse = attend_tile(query, key, value, bias, allowed, careful)
+    output, lse = attend_tile(plan.scale * query, key, value, bias, allowed, careful)
     output = to_rows(output, chunk.queries, heads)
     return output, to_rows(lse, chunk.queries, heads).squeeze(-1) if plan.return_lse else None
 
@@ -148,8 +139,8 @@ class Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *memory: Tensor) -> tuple[Tensor, Tensor | None]:
         """Attend all tiles, without a graph."""
-        output, lse = attend(plan, Memory(*memory))
-        ctx.plan = plan
+        ctx.plan, ctx.careful = plan, must_be_careful(plan, Memory(*memory))
+        output, lse = attend(plan, Memory(*memory), ctx.careful)
         ctx.save_for_backward(output, *memory)
         return output, lse
 
@@ -159,7 +150,10 @@ class Recomputed(torch.autograd.Function):
         output, *saved = ctx.saved_tensors  # read once: gradient checkpointing gives them out a single time
         memory = Memory(*saved)
         if not torch.is_grad_enabled():
-            return None, *backward_by_chunks(ctx.plan, memory, output, d_output, d_lse)
+            shift = (output * d_output).sum(-1)  # [B N, H]
+            shift = shift if d_lse is None else shift - d_lse
+            careful = ctx.careful or not known_finite(d_output, shift)
+            return None, *backward_by_chunks(ctx.plan, memory, d_output, shift, careful)
         # for a second derivative: leave it to autograd
         results = [x for x in attend_traceably(ctx.plan, memory) if x is not None]
         upstream = [x for x in (d_output, d_lse) if x is not None]
@@ -169,19 +163,6 @@ class Recomputed(torch.autograd.Function):
 
 
 def backward_by_chunks(
-    plan: Plan, memory: Memory, output: Tensor, d_output: Tensor, d_lse: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    """Give the gradients of query, key, value and rpb."""
-    shift = (output * d_output).sum(-1)  # [B N, H]
-    shift = shift if d_lse is None else shift - d_lse
-    if may_look(output):
-        found = backward_into(plan, memory, d_output, shift, careful=False)
-        if known_finite(*found):
-            return found
-    return backward_into(plan, memory, d_output, shift, careful=True)
-
-
-def backward_into(
     plan: Plan, memory: Memory, d_output: Tensor, shift: Tensor, careful: bool
 ) -> tuple[Tensor | None, ...]:
     """Add up the gradients of all chunks in the rows that they belong to."""
