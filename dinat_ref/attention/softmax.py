@@ -19,8 +19,22 @@ def softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
                 [1.0000, 0.0000],
                 [0.0000, 0.0000]]), tensor([60000.6914,     0.0000,       -inf]))
     """
+    no_key = (scores == -torch.inf).all(-1)  # [...]
+    lse = torch.logsumexp(scores.masked_fill(no_key[..., None], 0.0), dim=-1)
+    return weights_of(scores), lse.masked_fill(no_key, -torch.inf)
+
+
+def weights_of(scores: Tensor) -> Tensor:
+    """Give the weights alone.
+
+    Shapes:
+        scores: [..., keys]
+        return: [..., keys]
+    Example:
+        >>> weights_of(torch.tensor([0.0, -torch.inf, 0.0]))
+        tensor([0.5000, 0.0000, 0.5000])
+    """
     absent = scores == -torch.inf
     no_key = absent.all(-1, keepdim=True)  # [..., 1]
-    scores = scores.masked_fill(no_key, 0.0)
-    weights = torch.softmax(scores, dim=-1).masked_fill(absent, 0.0)  # in a row that nan spoils, too
-    return weights, torch.logsumexp(scores, dim=-1).masked_fill(no_key.squeeze(-1), -torch.inf)
+    weights = torch.softmax(scores.masked_fill(no_key, 0.0), dim=-1)
+    return weights.masked_fill(absent, 0.0)  # in a row that nan spoils, too

@@ -2,17 +2,21 @@
 
 For looking at attention, and for whatever one wants to do to the weights. All three show the K keys of a query
 row-major, then the additional keys; a causal window puts its valid keys first and fills up with -inf (weight 0).
+
+They compute tile by tile (``tiled_split.py``), and through the index table of ``gather`` where PyTorch takes the call
+apart (torch.func, forward mode, torch.compile): it has nothing to hide.
 """
 
 from collections.abc import Sequence
 
-import torch  # noqa: F401  # examples use it
+import torch  # noqa: F401  # for the examples
 from torch import Tensor
 
 from dinat_ref.attention.functional import without_autocast
 from dinat_ref.attention.gather import gather_scores, gather_values
-from dinat_ref.attention.operands import check_layout, prepare
-from dinat_ref.attention.softmax import softmax
+from dinat_ref.attention.operands import Operands, check_layout, inside_transform, prepare
+from dinat_ref.attention.softmax import weights_of
+from dinat_ref.attention.tiled_split import tiled_scores, tiled_values
 from dinat_ref.neighborhood import Neighborhood
 
 
@@ -40,7 +44,7 @@ def neighborhood_qk(
         The scores in query's dtype, -inf where a causal window has fewer than K keys.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
-    Cost: memory of K times ``key``.
+    Cost: O(N K) time; the memory of the result.
     Source: Hassani & Shi, arXiv:2209.15001, eq. 1.
     Example:
         >>> x = torch.arange(4.).reshape(1, 4, 1, 1)
@@ -53,7 +57,7 @@ def neighborhood_qk(
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys)
     with without_autocast(query):
-        return gather_scores(operands).to(query.dtype)
+        return _scores(operands).to(query.dtype)
 
 
 def neighborhood_weights(
@@ -76,7 +80,7 @@ def neighborhood_weights(
         The weights in query's dtype, 0 where a causal window has fewer than K keys.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
-    Cost: memory of K times ``key``.
+    Cost: O(N K) time; the memory of the result.
     Source: Hassani & Shi, arXiv:2209.15001, eq. 3.
     Example:
         >>> x = torch.zeros(1, 4, 1, 1)
@@ -89,7 +93,7 @@ def neighborhood_weights(
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys)
     with without_autocast(query):
-        return softmax(gather_scores(operands))[0].to(query.dtype)
+        return weights_of(_scores(operands)).to(query.dtype)
 
 
 def neighborhood_av(
@@ -112,7 +116,7 @@ def neighborhood_av(
         The weighted sums in value's dtype; the weights need not sum to one.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
-    Cost: memory of K times ``value``.
+    Cost: O(N K) time; the memory of the weights.
     Source: Hassani & Shi, arXiv:2209.15001, eq. 3.
     Example:
         >>> value = torch.arange(4.).reshape(1, 4, 1, 1)
@@ -131,7 +135,12 @@ def neighborhood_av(
             f"weights' heads must be a multiple of value's heads, got {weights.shape[-2]} and {value.shape[-2]}"
         )
     with without_autocast(value):
-        output = gather_values(
-            weights.to(operands.value.dtype), operands.value, neighborhood, operands.additional_values
-        )
+        sum_up = gather_values if inside_transform() else tiled_values
+        weights = weights.to(operands.value.dtype)
+        output = sum_up(weights, operands.value, neighborhood, operands.additional_values)
     return output.to(value.dtype)
+
+
+def _scores(operands: Operands) -> Tensor:
+    """The scores [B, *layout, H, K + M], in the way that suits the call."""
+    return gather_scores(operands) if inside_transform() else tiled_scores(operands)

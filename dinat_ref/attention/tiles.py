@@ -80,6 +80,7 @@ class TileBatch:
         self.allows_all = all(axis.allows_all for axis in axes)  # every query attends the whole slab
         self.kept_mask = self.mask() if keep_tables and not self.allows_all else None
         self.kept_place = self.bias_place() if keep_tables else None
+        self.kept_slots = self.slots() if keep_tables and not self.allows_all else None
 
     @property
     def num_bytes(self) -> int:
@@ -91,6 +92,12 @@ class TileBatch:
         """Which keys each query attends: bool [T, S]."""
         tables = (spread(axis.mask(), number, len(self.axes)) for number, axis in enumerate(self.axes))
         return functools.reduce(torch.logical_and, tables).reshape(len(self.queries), len(self.keys))
+
+    def slots(self) -> Tensor:
+        """In which slots of its slab each query's keys lie, in the order of ``Neighborhood.indices``: int64 [T, K]."""
+        part = [axis.tile.queries for axis in self.axes]
+        keys = self.axes[0].neighborhood.indices(self.keys.device, part)  # [T, K], the first tile's
+        return torch.searchsorted(self.first_keys[0] + self.keys, keys)
 
     def bias_place(self) -> Tensor:
         """Where in rpb, read row by row, the bias of each query for each key stands: int64 [T, S]."""
