@@ -98,6 +98,6 @@ def examples(formulation: str) -> list[Problem]:
     return [
         Problem("edges", Neighborhood((4, 5), kernel_size=3)),
         Problem("dilated", Neighborhood((6, 7), kernel_size=3, dilation=2)),
-        Problem("strided", Neighborhood((6, 6), kernel_size=3, stride=3)),  # Swin's blocks
+        Problem("strided", Neighborhood((3, 6), kernel_size=3, stride=3)),  # Swin's blocks
         Problem("causal", Neighborhood((8,), kernel_size=3, is_causal=True)),
     ]

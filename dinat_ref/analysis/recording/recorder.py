@@ -82,11 +82,11 @@ class Recorder(TorchFunctionMode):
         [('call', ['m', 'n', 'stride', 'is_causal']), ('line', ['first']), ('return', {})]
     """
 
-    def __init__(self, files: Collection[str]) -> None:
-        """Choose the files."""
+    def __init__(self, files: Collection[str], values: Values | None = None) -> None:
+        """Choose the files, and where values are kept: beside those of other runs, or alone."""
         super().__init__()
         self.sources = {file: Source.of(file) for file in files}
-        self.values, self.steps = Values(), list[Step]()
+        self.values, self.steps = Values() if values is None else values, list[Step]()
         self.parents: list[int | None] = []  # of each call: the call that it came from
         self._calls: dict[FrameType, Call] = {}  # a generator's frame may sleep between two values
         self._tracer_before: Any = None

@@ -97,11 +97,13 @@ class State:
         return None
 
 
-def record(formulation: str, problem: Problem) -> Recording:
+def record(formulation: str, problem: Problem, values: Values | None = None) -> Recording:
     """Run real code and record it.
 
     Shapes:
         return: output [B, *layout, H, Dv]
+    Args:
+        values: keep the values beside those of other runs, each once.
     Raises:
         ValueError: an unknown formulation.
     Example:
@@ -120,7 +122,7 @@ def record(formulation: str, problem: Problem) -> Recording:
     for axis in range(problem.neighborhood.ndim):
         problem.neighborhood.windows(axis)  # made once for all formulations: they have a recording of their own
     output = None
-    with torch.no_grad(), Recorder({str(part.__file__) for part in used}) as recorder:
+    with torch.no_grad(), Recorder({str(part.__file__) for part in used}, values) as recorder:
         if formulation == "window":
             for arguments in problem.neighborhood.axes:
                 for i in range(arguments[0]):

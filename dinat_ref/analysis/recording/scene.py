@@ -172,11 +172,9 @@ def _read_loops(state: State, before: Scene) -> Scene:
     if token is None:
         return Scene(output=output)
     query = neighborhood.number(token)
-    scene = (
-        Scene(query, output=output, keys=recording.keys) if query != before.query else replace(before, output=output)
-    )
+    scene = Scene(query, output=output) if query != before.query else replace(before, output=output)
     if neighbor is not None and weights is None:
-        scene = replace(scene, key=neighborhood.number(neighbor))
+        scene = replace(scene, keys=recording.keys, key=neighborhood.number(neighbor))
     scores = state.own("scores")
     if weights is not None:
         scene = replace(scene, key=None, numbers=_row(recording, query, weights), meaning="weight")
