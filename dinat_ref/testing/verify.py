@@ -50,8 +50,8 @@ def check_kernel(
         supports: what the kernel takes; arguments that it lacks are never passed.
         layout: "heads_last" or "heads_first".
         device: where to run it.
-        budget: "quick" (seconds), "full" (a minute or two), or "deep", which for two axes of a kernel like gather
-            takes about ten minutes, and is for a release.
+        budget: "quick" (seconds), "full" (minutes), or "deep", for a release: ten to twenty minutes for two axes of a
+            kernel like gather.
         seed: of the random problems.
         expected_failures: ids of checks that are known to fail, each with the reason; if one passes, that fails.
         checks: ids, or beginnings of ids, to run; None for all.
