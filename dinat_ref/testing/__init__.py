@@ -10,6 +10,7 @@ from dinat_ref.testing.checks import (  # noqa: F401  (they enter themselves int
     errors,
     gradients,
     laws,
+    limits,
     numbers,
     sizes,
     state,

@@ -19,7 +19,7 @@ from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.supports import Supports
 from dinat_ref.window import window
 
-FULL = Supports(rpb=True, double_backward=True)
+FULL = Supports(rpb=True, double_backward=True, nan_outside=False)  # dense: 0 * NaN is NaN
 
 
 class DenseKernel:

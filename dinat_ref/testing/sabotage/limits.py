@@ -9,6 +9,7 @@ from torch import Tensor
 from dinat_ref.attention.operands import Operands
 from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.testing.sabotage.base import DenseKernel, group_of, sabotage
+from dinat_ref.testing.supports import Supports
 from dinat_ref.window import window
 
 
@@ -296,3 +297,17 @@ class LseInDouble(DenseKernel):
         """Leave it in float64."""
         output, lse = super().finish(output, lse, operands)
         return output, lse.double()
+
+
+@sabotage("N26-nan-outside", seen_in="dense and tiled paths", supports=Supports(), symptom="do not see it")
+class ZeroTimesNan(DenseKernel):
+    """Weights of zero are multiplied with what lies outside: so does the right kernel of this corpus."""
+
+
+@sabotage("N27-extreme-scores", seen_in="a reference that normalised by the lse", symptom="of scores that are")
+class NormalisedByRoundedLse(DenseKernel):
+    """exp(score - lse): at a score of 10,000 the lse is rounded by more than the sum of the weights may err."""
+
+    def normalise(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Do not divide."""
+        return torch.exp(scores - torch.logsumexp(scores, dim=-1, keepdim=True))
