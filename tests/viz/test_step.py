@@ -87,7 +87,7 @@ def browse(recordings: list[Recording], folder: Path, width: int = 1200, *flags:
     folder.joinpath("outer.html").write_text(f"{outer}<script>onload = () => {{ {read} }}</script>", encoding="utf-8")
     switches = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom", *flags]
     command = [browser, *switches, f"--user-data-dir={folder / 'profile'}", folder.joinpath("outer.html").as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     found = re.search(r'<output id="probe">(.+?)</output>', result.stdout, flags=re.DOTALL)
     assert found, result.stderr[-2000:]
     return dict(json.loads(html.unescape(found[1])))
@@ -134,7 +134,7 @@ def test_the_page_shows_what_was_recorded(recordings: list[Recording], tmp_path:
 
 
 def test_the_page_fits_a_phone_and_a_dark_room(recordings: list[Recording], tmp_path: Path) -> None:
-    found = browse(recordings[:4], tmp_path, 390, "--blink-settings=preferredColorScheme=0")
+    found = browse([recordings[0], recordings[2]], tmp_path, 390, "--blink-settings=preferredColorScheme=0")
     assert found["wide"] <= 0
     assert found["paper"] == "rgb(21, 23, 26)"
 
