@@ -1,11 +1,12 @@
 """Neighborhood attention as a layer: project to queries, keys and values, attend, project back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_qk, neighborhood_weights
+from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_weights
 from dinat_ref.attention.functional import check_impl
 from dinat_ref.attention.operands import check_dense
 from dinat_ref.neighborhood import Neighborhood, smallest_layout
@@ -103,14 +104,10 @@ class NeighborhoodAttention(nn.Module):
 
         Args:
             key_mask: bool [B, *layout], True where a token may be attended; None: everywhere. Windows do not move
-                to make up for masked tokens, and a window of such tokens alone gives zeros. Weights are made explicit.
+                to make up for masked tokens, and a window of such tokens alone gives zeros.
         Raises:
             TypeError, ValueError: a key_mask of another dtype or shape.
         """
-        if key_mask is not None and key_mask.dtype != torch.bool:
-            raise TypeError(f"key_mask must be a bool tensor, got {key_mask.dtype}")
-        if key_mask is not None and key_mask.shape != x.shape[:-1]:
-            raise ValueError(f"key_mask must be [batch, *layout] = {tuple(x.shape[:-1])}, got {tuple(key_mask.shape)}")
         return self._finish(self._attend(*self._project(x), self.dilation, key_mask))
 
     def attention_weights(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -132,28 +129,20 @@ class NeighborhoodAttention(nn.Module):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, dilation: tuple[int, ...], key_mask: Tensor | None
     ) -> Tensor:
-        """Attend in one call, but through explicit weights where some are masked or dropped, or a hook watches."""
+        """Attend in one call, but through explicit weights where some are dropped, or a hook watches."""
         drops = self.training and self.attn_drop.p > 0
-        if key_mask is not None or drops or self.attn_drop._forward_hooks:
+        if drops or self.attn_drop._forward_hooks:
             return self._sum(self.attn_drop(self._weights(query, key, dilation, key_mask)), value, dilation)
         where = (self.kernel_size, self.stride, dilation, self.is_causal)
-        output = neighborhood_attention(query, key, value, *where, self.scale, rpb=self.rpb, impl=self.impl)
+        options: dict[str, Any] = {"rpb": self.rpb, "key_mask": key_mask, "impl": self.impl}
+        output = neighborhood_attention(query, key, value, *where, self.scale, **options)
         assert isinstance(output, Tensor)
         return output
 
     def _weights(self, query: Tensor, key: Tensor, dilation: tuple[int, ...], key_mask: Tensor | None) -> Tensor:
         """Compute the softmax weights: [B, *layout, H, K]; all are zero where every key of a window is masked."""
         where = (self.kernel_size, self.stride, dilation, self.is_causal)
-        if key_mask is None:
-            return neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb)
-        scores = neighborhood_qk(query, key, *where, self.scale, rpb=self.rpb)
-        neighborhood = Neighborhood(tuple(query.shape[1:-2]), *where)
-        indices, valid = (table.to(query.device) for table in (neighborhood.indices(), neighborhood.valid()))  # [N, K]
-        kept = key_mask.flatten(1)[:, indices] & valid  # [B, N, K]
-        kept = kept.unflatten(1, neighborhood.layout)[..., None, :]  # [B, *layout, 1, K]
-        some = kept.any(-1, keepdim=True)  # else there is nothing to divide by
-        finite = torch.where(kept, scores, torch.where(some, -torch.inf, 0.0).to(scores.dtype))
-        return torch.where(kept, finite.softmax(-1), 0.0)
+        return neighborhood_weights(query, key, *where, self.scale, rpb=self.rpb, key_mask=key_mask)
 
     def _sum(self, weights: Tensor, value: Tensor, dilation: tuple[int, ...]) -> Tensor:
         """Sum the values with their weights: [B, *layout, H, D]."""

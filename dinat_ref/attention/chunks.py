@@ -29,11 +29,7 @@ class Memory(NamedTuple):
     key: Tensor  # [B N + B M, Hkv, D], the additional keys last
     value: Tensor  # [B N + B M, Hkv, Dv]
     rpb: Tensor | None  # [H, 2k-1, ...]
-
-    @property
-    def group_size(self) -> int:
-        """The number r of query heads that share one key head."""
-        return self.query.shape[1] // self.key.shape[1]
+    kept: Tensor | None = None  # bool [B N + B M], False for masked keys
 
 
 class Plan(NamedTuple):
@@ -70,16 +66,18 @@ def lay_out(operands: Operands, return_lse: bool) -> tuple[Plan, Memory]:
     if isinstance(scale, Tensor):  # it may want a gradient of its own
         query, scale = scale * query, 1.0
     query, key, value = (x.flatten(0, -3) for x in (query, operands.key, operands.value))
-    num_extra = 0
+    num_extra, kept = 0, None if operands.key_mask is None else operands.key_mask.flatten()
     if operands.additional_keys is not None and operands.additional_values is not None:
         num_extra = operands.additional_keys.shape[1]
         key = torch.cat([key, operands.additional_keys.flatten(0, 1)])
         value = torch.cat([value, operands.additional_values.flatten(0, 1)])
+        if kept is not None:
+            kept = torch.cat([kept, kept.new_ones(operands.additional_keys.shape[:2]).flatten()])
     # a view of rpb, so that no tensor in memory is an ancestor of another: the backward pass may differentiate by all
     rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
     batches = cut_into_tiles(operands.neighborhood, query.device)
     plan = Plan(batches, operands.query.shape[0], operands.neighborhood.num_tokens, num_extra, scale, return_lse)
-    return plan, Memory(query, key, value, rpb)
+    return plan, Memory(query, key, value, rpb, kept)
 
 
 def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> Iterator[Chunk]:
@@ -161,7 +159,29 @@ def chunk_allowed(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None
     if tiles.allows_all:
         return None
     allowed = tiles.mask() if tiles.kept_mask is None else tiles.kept_mask  # [T, S]
-    return torch.nn.functional.pad(allowed, (0, plan.num_extra), value=True).repeat(memory.group_size, 1)
+    return torch.nn.functional.pad(allowed, (0, plan.num_extra), value=True).repeat(
+        memory.query.shape[1] // memory.key.shape[1], 1
+    )
+
+
+def among_kept(allowed: Tensor | None, memory: Memory, keys: Tensor, num_rows: int) -> Tensor | None:
+    """Narrow what is allowed to the keys that are not masked.
+
+    Shapes:
+        allowed: bool [r T, S + M]
+        keys: [tiles, S + M]
+        return: bool [tiles, 1, r T, S + M], or allowed where no key is masked
+    Example:
+        >>> x = torch.zeros(3, 1, 1)
+        >>> memory = Memory(x, x, x, None, kept=torch.tensor([True, False, True]))
+        >>> among_kept(None, memory, torch.tensor([[0, 1], [1, 2]]), num_rows=1).flatten(1)
+        tensor([[ True, False],
+                [False,  True]])
+    """
+    if memory.kept is None:
+        return allowed
+    kept = memory.kept.index_select(0, keys.flatten()).reshape(len(keys), 1, 1, -1).expand(-1, -1, num_rows, -1)
+    return kept if allowed is None else kept & allowed
 
 
 def to_matrices(memory: Tensor, rows: Tensor, heads_kv: int) -> Tensor:

@@ -10,7 +10,7 @@ Tensors are heads-last, [batch, *layout, heads, head_dim]. ``impl`` names a form
     | "masked" | dense mask                          | N x N mask, or scores a head  | for tiny problems              |
     | "tiled"  | tiles of queries, slabs of keys     | chunks of 4 MB                | for everything else            |
     | "auto"   | "masked" up to 131,072 scores in all (B H N^2), up to 4,194,304 where every window is the whole      |
-    |          | layout; else "tiled"                                                                                 |
+    |          | layout; else "tiled"; "gather" inside torch.jit.trace                                                |
 
 All take all arguments, on any device, and can be differentiated twice.
 """
@@ -63,6 +63,7 @@ def neighborhood_attention(
     additional_values: Tensor | None = None,
     *,
     rpb: Tensor | None = None,
+    key_mask: Tensor | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -79,6 +80,7 @@ def neighborhood_attention(
         value:  [B, *layout, Hkv, Dv]
         additional_keys, additional_values: [B, M, Hkv, D], [B, M, Hkv, Dv]
         rpb:    [H, 2 * kernel_size - 1, ...], one axis each
+        key_mask: bool [B, *layout]
         return: [B, *layout, H, Dv], with return_lse a pair of it and the lse [B, *layout, H]
     Args:
         kernel_size: window width in tokens, one number or one per axis; kernel_size * dilation <= layout.
@@ -88,6 +90,8 @@ def neighborhood_attention(
         scale: factor of the dot products; None means D ** -0.5.
         additional_keys, additional_values: M more keys that every query attends, whatever its window.
         rpb: relative positional bias, added to the scaled scores.
+        key_mask: True where a key may be attended; a masked key counts as outside every window, and windows do not
+            move to make up for it. A query without any key left has output 0, lse minus infinity and gradients 0.
         return_lse: also return the logarithm of the softmax's denominator (natural, float32 at least).
         impl: the formulation, see the table at the top of this module.
     Returns:
@@ -104,7 +108,7 @@ def neighborhood_attention(
     """
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     check_impl(impl)
-    operands = prepare(query, key, value, neighborhood, scale, rpb, additional_keys, additional_values)
+    operands = prepare(query, key, value, neighborhood, scale, rpb, additional_keys, additional_values, key_mask)
     attend = FORMULATIONS[choose(operands) if impl == "auto" else impl]
     with without_autocast(query):
         output, lse = attend(operands, return_lse)
@@ -138,6 +142,8 @@ def choose(operands: Operands) -> str:
         'masked'
     """
     batch, heads, neighborhood = operands.query.shape[0], operands.query.shape[-2], operands.neighborhood
+    if torch._C._get_tracing_state() is not None:
+        return "gather"  # torch.jit.trace would fix the others' batch, or choose by the size of its example
     most = 2**22 if neighborhood.is_full else 2**17
     return "masked" if batch * heads * neighborhood.num_tokens**2 <= most else "tiled"
 
@@ -155,6 +161,7 @@ def na1d(
     additional_values: Tensor | None = None,
     *,
     rpb: Tensor | None = None,
+    key_mask: Tensor | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -188,6 +195,7 @@ def na1d(
         additional_keys,
         additional_values,
         rpb=rpb,
+        key_mask=key_mask,
         return_lse=return_lse,
         impl=impl,
     )
@@ -206,6 +214,7 @@ def na2d(
     additional_values: Tensor | None = None,
     *,
     rpb: Tensor | None = None,
+    key_mask: Tensor | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -241,6 +250,7 @@ def na2d(
         additional_keys,
         additional_values,
         rpb=rpb,
+        key_mask=key_mask,
         return_lse=return_lse,
         impl=impl,
     )
@@ -259,6 +269,7 @@ def na3d(
     additional_values: Tensor | None = None,
     *,
     rpb: Tensor | None = None,
+    key_mask: Tensor | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -292,6 +303,7 @@ def na3d(
         additional_keys,
         additional_values,
         rpb=rpb,
+        key_mask=key_mask,
         return_lse=return_lse,
         impl=impl,
     )

@@ -37,7 +37,7 @@ def gather_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
 
 
 def gather_scores(operands: Operands) -> Tensor:
-    """Compute the scores of every query: scale * q k + bias, -inf where a causal window has no key.
+    """Compute the scores of every query: scale * q k + bias, -inf where a window has no key.
 
     Shapes:
         return: [B, *layout, H, K + M], the M additional keys last
@@ -63,6 +63,9 @@ def gather_scores(operands: Operands) -> Tensor:
         scores = scores + bias.transpose(0, 1).unflatten(1, (heads_kv, operands.group_size))  # [N, Hkv, r, K]
     if any(neighborhood.is_causal):
         scores = scores.masked_fill(~neighborhood.valid(device)[:, None, None, :], -torch.inf)
+    if operands.key_mask is not None:
+        kept = operands.key_mask.flatten(1)[:, neighborhood.indices(device)]  # [B, N, K]
+        scores = scores.masked_fill(~kept[:, :, None, None, :], -torch.inf)
     if operands.additional_keys is not None:
         extra = torch.einsum("bngrd,bmgd->bngrm", query, operands.additional_keys)
         scores = torch.cat([scores, extra], dim=-1)  # [B, N, Hkv, r, K + M]

@@ -57,6 +57,8 @@ def _attend(operands: Operands, token: tuple[int, ...], head: int) -> tuple[Tens
         score = (query * key).sum(-1)  # [B]
         if operands.rpb is not None:
             score = score + _bias(operands, token, neighbor, head)
+        if operands.key_mask is not None:
+            score = score.masked_fill(~operands.key_mask[every(*neighbor)], -torch.inf)
         scores.append(score)
         values.append(operands.value[every(*neighbor, head_kv)])  # [B, Dv]
     if operands.additional_keys is not None and operands.additional_values is not None:

@@ -41,21 +41,25 @@ def masked_attention(operands: Operands, return_lse: bool = False) -> tuple[Tens
     value = operands.value.flatten(1, -3).transpose(1, 2)  # [B, Hkv, N, Dv]
     bias = None if operands.rpb is None else dense_bias(operands.rpb, neighborhood)  # [H, N, N]
     allowed = None if neighborhood.is_full else neighborhood.mask(query.device)  # [N, N]; None: all of them
+    if operands.key_mask is not None:
+        kept = operands.key_mask.flatten(1)[:, None, None, :].expand(-1, -1, neighborhood.num_tokens, -1)
+        allowed = kept if allowed is None else kept & allowed  # [B, 1, N, N]
     if operands.additional_keys is not None and operands.additional_values is not None:
         num_extra = operands.additional_keys.shape[1]
         key = torch.cat([key, operands.additional_keys.transpose(1, 2)], dim=2)  # [B, Hkv, N + M, D]
         value = torch.cat([value, operands.additional_values.transpose(1, 2)], dim=2)
         bias = None if bias is None else pad(bias, (0, num_extra))  # [H, N, N + M]
-        allowed = None if allowed is None else pad(allowed, (0, num_extra), value=True)  # [N, N + M]
+        allowed = None if allowed is None else pad(allowed, (0, num_extra), value=True)  # [..., N, N + M]
 
-    if not return_lse and may_look(query) and not _may_differentiate(query, key, value, bias):
+    no_mask = operands.key_mask is None  # with one, a query may have no key at all
+    if no_mask and not return_lse and may_look(query) and not _may_differentiate(query, key, value, bias):
         output = _fused(query, key, value, bias, allowed)
         if known_finite(query, key, output):  # it makes zeros of a row of nan
             return output.transpose(1, 2).unflatten(1, layout), None
 
     key = key.repeat_interleave(operands.group_size, dim=1)  # [B, H, N + M, D]
     value = value.repeat_interleave(operands.group_size, dim=1)
-    plain = known_harmless(query, key, value, bias)
+    plain = no_mask and known_harmless(query, key, value, bias)
     scores = query @ key.mT if plain else pair_products(query, key)  # [B, H, N, N + M]
     scores = scores if bias is None else scores + bias
     scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)

@@ -22,7 +22,8 @@ class Operands:
 
     Shapes:
         query [B, *layout, H, D], key [B, *layout, Hkv, D], value [B, *layout, Hkv, Dv],
-        rpb [H, 2k-1, ...], additional_keys [B, M, Hkv, D], additional_values [B, M, Hkv, Dv].
+        rpb [H, 2k-1, ...], additional_keys [B, M, Hkv, D], additional_values [B, M, Hkv, Dv],
+        key_mask bool [B, *layout], False where key and value are no key of anybody, and zero.
     Source: arXiv:2209.15001, eq. 1-3.
     """
 
@@ -34,6 +35,7 @@ class Operands:
     rpb: Tensor | None = None
     additional_keys: Tensor | None = None
     additional_values: Tensor | None = None
+    key_mask: Tensor | None = None
 
     @property
     def group_size(self) -> int:
@@ -50,6 +52,7 @@ def prepare(
     rpb: Tensor | None = None,
     additional_keys: Tensor | None = None,
     additional_values: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> Operands:
     """Check the tensors of a call against each other and take them to float32 at least.
 
@@ -71,7 +74,12 @@ def prepare(
     _check_shapes(query, key, value, neighborhood, rpb, additional_keys, additional_values)
     dtype = torch.promote_types(query.dtype, torch.float32)
     in_dtype = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    return Operands(neighborhood=neighborhood, scale=_check_scale(scale, query.shape[-1]), **in_dtype)
+    if key_mask is not None:
+        _check_key_mask(key_mask, query)
+        kept = key_mask[..., None, None]  # [B, *layout, 1, 1]
+        in_dtype |= {name: torch.where(kept, in_dtype[name], 0.0) for name in ("key", "value")}  # whatever their bits
+    scale = _check_scale(scale, query.shape[-1])
+    return Operands(neighborhood=neighborhood, scale=scale, key_mask=key_mask, **in_dtype)
 
 
 def every(*index: Index) -> tuple[Index, ...]:
@@ -182,6 +190,16 @@ def _check_shapes(
     if rpb is not None:
         offsets = tuple(2 * size - 1 for size in neighborhood.kernel_size)
         _check_shape("rpb", rpb, (heads, *offsets), "query's heads, then 2 * kernel_size - 1 per axis")
+
+
+def _check_key_mask(key_mask: Tensor, query: Tensor) -> None:
+    """Check which keys there are: bool [B, *layout]."""
+    check_dense("key_mask", key_mask)
+    if key_mask.dtype != torch.bool:
+        raise TypeError(f"key_mask must be a bool tensor, got {key_mask.dtype}")
+    if key_mask.device != query.device:
+        raise ValueError(f"key_mask must be on query's device {query.device}, got {key_mask.device}")
+    _check_shape("key_mask", key_mask, tuple(query.shape[:-2]), "query's batch and layout")
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:

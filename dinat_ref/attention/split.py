@@ -31,6 +31,7 @@ def neighborhood_qk(
     additional_keys: Tensor | None = None,
     *,
     rpb: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> Tensor:
     """Compute the scores of every query and its keys: scale * q k + rpb.
 
@@ -39,9 +40,10 @@ def neighborhood_qk(
         key:    [B, *layout, Hkv, D]
         additional_keys: [B, M, Hkv, D]
         rpb:    [H, 2 * kernel_size - 1, ...]
+        key_mask: bool [B, *layout], False where a key may not be attended
         return: [B, *layout, H, K + M], K = the product of kernel_size
     Returns:
-        The scores in query's dtype, -inf where a causal window has fewer than K keys.
+        The scores in query's dtype, -inf where a window has fewer than K keys.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
     Cost: O(N K) time; the memory of the result.
@@ -55,7 +57,7 @@ def neighborhood_qk(
                 [3., 6., 9.]])
     """
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
-    operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys)
+    operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys, key_mask)
     with without_autocast(query):
         return _scores(operands).to(query.dtype)
 
@@ -71,13 +73,14 @@ def neighborhood_weights(
     additional_keys: Tensor | None = None,
     *,
     rpb: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> Tensor:
     """Compute the softmax weights of every query over its keys: what NATTEN no longer exposes.
 
     Shapes:
         as ``neighborhood_qk``; return: [B, *layout, H, K + M], each row sums to one
     Returns:
-        The weights in query's dtype, 0 where a causal window has fewer than K keys.
+        The weights in query's dtype, 0 where a window has fewer than K keys.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``.
     Cost: O(N K) time; the memory of the result.
@@ -91,7 +94,7 @@ def neighborhood_weights(
                 [0.5000, 0.5000]])
     """
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
-    operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys)
+    operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys, key_mask)
     with without_autocast(query):
         return weights_of(_scores(operands)).to(query.dtype)
 

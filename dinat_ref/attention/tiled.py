@@ -37,6 +37,7 @@ from dinat_ref.attention.chunks import (
     Chunk,
     Memory,
     Plan,
+    among_kept,
     chunk_allowed,
     chunk_bias,
     chunks,
@@ -54,6 +55,8 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
 
     Shapes:
         return: (output [B, *layout, H, Dv], lse [B, *layout, H] or None)
+    Raises:
+        RuntimeError: inside torch.jit.trace, which would keep the batch size as it is.
     Cost: O(N K) time, some (1 + tile / k)^n times the arithmetic that is needed; O(N) memory.
     Source: the operator: arXiv:2209.15001, eq. 1-3; tiles: arXiv:2403.04690; the backward pass: arXiv:2205.14135.
     Example:
@@ -63,6 +66,8 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
         >>> tiled_attention(prepare(torch.zeros_like(x), x, x, Neighborhood((5,), 3)))[0].flatten()
         tensor([1., 1., 2., 3., 3.])
     """
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError("tiled fixes the batch size under torch.jit.trace: use torch.export, or impl='gather'")
     plan, memory = lay_out(operands, return_lse)
     if inside_transform():
         output, lse = attend_traceably(plan, memory)
@@ -86,8 +91,8 @@ def attend(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | 
 
 
 def must_be_careful(plan: Plan, memory: Memory) -> bool:
-    """Whether a score or a value that is not finite may lie in a slab, outside somebody's window."""
-    return not known_harmless(memory.query, memory.key, memory.value, memory.rpb, plan.scale)
+    """Whether a query may have no key, or a slab a score or a value that is not finite, outside somebody's window."""
+    return memory.kept is not None or not known_harmless(memory.query, memory.key, memory.value, memory.rpb, plan.scale)
 
 
 def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -128,6 +133,7 @@ def attend_chunk(
         output = scaled_dot_product_attention(query, key, value, mask, scale=plan.scale)
         return to_rows(output, chunk.queries, heads), None
     query, key, value = (x.contiguous() for x in (query, key, value))
+    allowed = among_kept(allowed, memory, chunk.keys, query.shape[-2])
     output, lse = attend_tile(plan.scale * query, key, value, bias, allowed, careful)
     output = to_rows(output, chunk.queries, heads)
     return output, to_rows(lse, chunk.queries, heads).squeeze(-1) if plan.return_lse else None
@@ -180,9 +186,12 @@ def backward_by_chunks(
             at_queries = [to_matrices(x, queries, heads_kv) for x in (memory.query, d_output, shift[..., None])]
             at_keys = [to_matrices(x, keys, heads_kv) for x in (memory.key, memory.value)]
             query, d_out, own_shift, key, value = (x.contiguous() for x in (*at_queries, *at_keys))  # copies
-            fixed_bias = None if bias is None else bias.detach()
+            fixed_bias, own = (
+                None if bias is None else bias.detach(),
+                among_kept(allowed, memory, keys, query.shape[-2]),
+            )
             *found, d_scores = backward_of_tile(
-                query.mul_(plan.scale), key, value, fixed_bias, allowed, d_out, own_shift, careful
+                query.mul_(plan.scale), key, value, fixed_bias, own, d_out, own_shift, careful
             )
             if d_bias is not None:
                 d_bias += d_scores.sum(0) if len(d_bias) > 1 else d_scores.sum((0, 1))
@@ -191,4 +200,4 @@ def backward_by_chunks(
             d_value.index_add_(0, keys.flatten(), to_rows(found[2], keys, heads_kv))
         if rpb is not None and d_rpb is not None and bias is not None and d_bias is not None:
             d_rpb += torch.autograd.grad(bias, rpb, d_bias)[0]
-    return d_query, d_key, d_value, d_rpb
+    return d_query, d_key, d_value, d_rpb, None

@@ -28,7 +28,7 @@ from dinat_ref.neighborhood import Neighborhood
 
 
 def tiled_scores(operands: Operands) -> Tensor:
-    """Compute the scores of every query: scale * q k + bias, -inf where a causal window has no key.
+    """Compute the scores of every query: scale * q k + bias, -inf where a window has no key.
 
     Shapes:
         return: [B, *layout, H, K + M], the M additional keys last
@@ -51,6 +51,9 @@ def tiled_scores(operands: Operands) -> Tensor:
         scores = scores + _bias_of_own_keys(plan, operands.rpb)  # [N, H, K]
     if any(neighborhood.is_causal):
         scores = scores.masked_fill(~neighborhood.valid(device)[:, None], -torch.inf)
+    if operands.key_mask is not None:
+        kept = operands.key_mask.flatten(1)[:, neighborhood.indices(device)]  # [B, N, K]
+        scores = scores.masked_fill(~kept[:, :, None], -torch.inf)
     if operands.additional_keys is not None:
         by_head = query.flatten(1, -3).unflatten(2, (-1, operands.group_size))  # [B, N, Hkv, r, D]
         extra = torch.einsum("bngrd,bmgd->bngrm", by_head, operands.additional_keys).flatten(2, 3)
@@ -176,7 +179,7 @@ def derive_by_chunks(plan: Plan, of: str, first: Tensor, second: Tensor, heads_k
     for tiles in plan.batches:
         allowed = chunk_allowed(plan, sizes, tiles) if careful else None  # [r T, S]
         slots = own_slots(tiles)
-        slots = None if slots is None else slots.repeat(sizes.group_size, 1)  # [r T, K]
+        slots = None if slots is None else slots.repeat(heads // heads_kv, 1)  # [r T, K]
         for queries, keys in chunks(plan, sizes, tiles, scores_alive=2):
             if of == "scores":
                 products = to_matrices(first, queries, heads_kv) @ to_matrices(second, keys, heads_kv).mT

@@ -83,6 +83,10 @@ def _attend_group(operands: Operands, group: tuple[int, ...], members: tuple[sli
         scores = scores + bias.reshape(bias.shape[0], *scores.shape[1:2], -1).transpose(0, 1)  # [n, H, K]
     if valid is not None:
         scores = scores.masked_fill(~valid, -torch.inf)
+    if operands.key_mask is not None:
+        kept = operands.key_mask[..., None, None]  # [B, *layout, 1, 1]
+        kept = _windows(kept[every(*members)], sizes, starts).squeeze(2)  # [B, n, 1, K]
+        scores = scores.masked_fill(~kept, -torch.inf)
 
     if operands.additional_keys is not None and operands.additional_values is not None:
         additional_keys = operands.additional_keys.repeat_interleave(group_size, dim=2)  # [B, M, H, D]

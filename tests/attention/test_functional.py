@@ -57,7 +57,7 @@ def test_all_doors_have_one_signature() -> None:
     assert len(signatures) == 1
     names = list(inspect.signature(na2d).parameters)
     assert names[:7] == ["query", "key", "value", "kernel_size", "stride", "dilation", "is_causal"]
-    assert names[7:] == ["scale", "additional_keys", "additional_values", "rpb", "return_lse", "impl"]
+    assert names[7:] == ["scale", "additional_keys", "additional_values", "rpb", "key_mask", "return_lse", "impl"]
 
 
 @pytest.mark.parametrize("ndim", DOORS)
