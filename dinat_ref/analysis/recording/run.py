@@ -18,7 +18,11 @@ from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.window import dilation_group, window
 
 RECORDED = ("window", *FORMULATIONS)
-PLUMBING = ("dinat_ref.attention.operands",)  # shared by all, and computes nothing
+PLUMBING = (
+    "dinat_ref.attention.operands",
+    "dinat_ref.attention.cache",
+    "dinat_ref.attention.outside",
+)  # compute nothing
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Recording:
     Example:
         >>> from dinat_ref import Neighborhood
         >>> recording = record("loops", Problem("one axis", Neighborhood((5,), 3)))
-        >>> len(recording.steps), recording.output.shape
-        (189, torch.Size([1, 5, 1, 1]))
+        >>> recording.text(recording.steps[-1]).strip(), recording.output.shape
+        ('return output, lse if return_lse else None', torch.Size([1, 5, 1, 1]))
     """
 
     formulation: str

@@ -23,16 +23,16 @@ from dinat_ref.analysis.recording.run import Recording, State
 from dinat_ref.analysis.recording.source import indented_block
 
 MEANINGS = {"weights": "weight", "softmax": "weight", "scores": "score", "score": "score", "bias": "bias"}
-TERMS = {  # what of the definition a variable stands for, and in which of its lines
-    "score(i, j)": (0, ("score", "scores")),
-    "q_i": (0, ("query", "token")),
-    "k_j": (0, ("key", "keys")),
-    "bias(i, j)": (0, ("bias",)),
-    "window(i)": (0, ("neighbor", "neighbors", "indices", "starts", "members", "chunk", "mask", "valid")),
-    "lse_i": (1, ("lse", "lses", "logsumexp", "found_lse")),
-    "exp(score(i, j) - lse_i)": (2, ("weights", "softmax")),
-    "v_j": (2, ("value", "values")),
-    "out_i": (2, ("output", "outputs", "found")),
+TERMS = {  # what of the definition a variable stands for: the beginning of its line, and the variables
+    "score(i, j)": ("score(i, j)", ("score", "scores")),
+    "q_i": ("score(i, j)", ("query", "token")),
+    "k_j": ("score(i, j)", ("key", "keys")),
+    "bias(i, j)": ("score(i, j)", ("bias",)),
+    "window(i)": ("score(i, j)", ("neighbor", "neighbors", "indices", "starts", "members", "chunk", "mask", "valid")),
+    "weight(i, j)": ("weight(i, j)", ("weights", "softmax")),
+    "v_j": ("out_i", ("value", "values")),
+    "out_i": ("out_i", ("output", "outputs", "found")),
+    "lse_i": ("lse_i", ("lse", "lses", "logsumexp", "found_lse")),
 }
 
 
@@ -99,14 +99,14 @@ def definition(recording: Recording) -> list[str]:
         >>> from dinat_ref.analysis.recording.problem import Problem
         >>> from dinat_ref.analysis.recording.run import record
         >>> definition(record("loops", Problem("one axis", Neighborhood((5,), 3))))[1]
-        'lse_i       = log sum_j exp(score(i, j))'
+        'weight(i, j) = exp(score(i, j) - max_j score(i, j))'
     """
     from dinat_ref.analysis.recording.source import Source
     from dinat_ref.attention.loops import loops_attention
 
     if recording.formulation == "window":
         return indented_block(recording.sources["dinat_ref/window.py"].docstrings["window"], "leader =")
-    return indented_block(Source.of(loops_attention.__code__.co_filename).docstrings[""], "score(i, j) =")
+    return indented_block(Source.of(loops_attention.__code__.co_filename).docstrings[""], "score(i, j)")
 
 
 def terms(recording: Recording, state: State) -> list[tuple[int, str]]:
@@ -117,8 +117,8 @@ def terms(recording: Recording, state: State) -> list[tuple[int, str]]:
         >>> from dinat_ref.analysis.recording.problem import Problem
         >>> from dinat_ref.analysis.recording.run import record
         >>> recording = record("masked", Problem("one axis", Neighborhood((5,), 3)))
-        >>> [found for _, state in recording.states() if (found := terms(recording, state))][-2]
-        [(2, 'exp(score(i, j) - lse_i)'), (2, 'out_i')]
+        >>> [found for _, state in recording.states() if (found := terms(recording, state))][-1]
+        [(3, 'lse_i')]
     """
     step = state.step
     names = {*step.changed, *(name for name, _ in step.made)} if step.event != "call" else set()
@@ -129,7 +129,9 @@ def terms(recording: Recording, state: State) -> list[tuple[int, str]]:
         words = ["leader"] if step.function == "leader" else [word for word in ("start", "stop") if word in names]
         rows = [[n for n, line in enumerate(lines) if re.search(rf"\b{word} +=", line)] for word in words]
         return [(found[bool(state.find("is_causal"))], word) for word, found in zip(words, rows, strict=True)]
-    return sorted((line, text) for text, (line, variables) in TERMS.items() if names & set(variables))
+    wanted = {text: head for text, (head, variables) in TERMS.items() if names & set(variables)}
+    equation = list(enumerate(definition(recording)))
+    return sorted((n, text) for text, head in wanted.items() for n, line in equation if line.startswith(head))
 
 
 def _window_scenes(recording: Recording) -> Iterator[AxisScene]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dinat_ref.analysis.recording.problem import Problem
 
 EXAMPLES = """examples:
-  dinat-ref step                                             every formulation, four problems each
+  dinat-ref step                                             every formulation, two problems each
   dinat-ref step loops --out loops.html
   dinat-ref step gather --layout 6x7 --dilation 2 --query 0,3
   dinat-ref step window --layout 12 --kernel-size 4 --causal
@@ -88,7 +88,11 @@ def run(args: argparse.Namespace) -> int:
         print(trace_text(record(formulation, problem or examples(formulation)[0]), query, args.every_line))
         return 0
     names = [args.formulation, "window"] if args.formulation else [*NAMES[1:], "window"]
-    runs = [(name, run) for name in dict.fromkeys(names) for run in ([problem] if problem else examples(name))]
+    runs = [
+        (name, run)
+        for name in dict.fromkeys(names)
+        for run in ([problem] if problem else examples(name)[: None if args.formulation else 2])
+    ]
     with whole_file(args.out) as temporary:  # before the work, so that a path that cannot be written is known at once
         temporary.write_text(_page(runs, query), encoding="utf-8")
     print(args.out)
