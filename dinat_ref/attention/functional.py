@@ -5,7 +5,7 @@ Tensors are heads-last, [batch, *layout, heads, head_dim]. ``impl`` names a form
     | impl     | idea                                | memory beyond the tensors     | use it                         |
     |----------|-------------------------------------|-------------------------------|--------------------------------|
     | "loops"  | the definition, token by token      | small                         | as the oracle, to step through |
-    | "gather" | explicit index table                | K times key and value         | to read, for exposed weights   |
+    | "gather" | explicit index table                | K times key and value         | to read                        |
     | "unfold" | sliding windows of dilation groups  | K times a dilation group      | to read                        |
     | "masked" | dense mask                          | N x N mask, or scores a head  | for tiny problems              |
     | "tiled"  | tiles of queries, slabs of keys     | chunks of 4 MB                | for everything else            |
