@@ -16,10 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinat_ref.attention.operands import Operands
+from dinat_ref.attention.operands import Operands, inside_transform
 from dinat_ref.attention.tiles import TileBatch, cut_into_tiles
 
 NUMBERS_PER_CHUNK = 2**20  # 4 MB in float32
+NUMBERS_PER_TRACED_CHUNK = 2**24  # of an item of the batch, where all items go together
 
 
 class Memory(NamedTuple):
@@ -98,19 +99,29 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
     num_queries, num_keys, device = len(tiles.queries), len(tiles.keys) + plan.num_extra, tiles.queries.device
     heads, heads_kv, dims = memory.query.shape[1], memory.key.shape[1], memory.key.shape[2] + memory.value.shape[2]
     numbers = (heads * num_queries + heads_kv * num_keys) * dims + scores_alive * heads * num_queries * num_keys
+    item = torch.arange(plan.batch, device=device)[:, None]  # [B, 1]
+    first_queries = plan.num_tokens * item + tiles.first_queries  # [B, tiles]
+    first_keys = plan.num_tokens * item + tiles.first_keys  # [B, tiles]
+    extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
+
+    def chunk(queries: Tensor, keys: Tensor, extra: Tensor) -> Chunk:
+        queries, keys = queries[:, None] + tiles.queries, keys[:, None] + tiles.keys  # [tiles, T], [tiles, S]
+        return Chunk(queries, torch.cat([keys, extra], dim=1) if plan.num_extra else keys)
+
+    extras = extra[:, None].expand(-1, tiles.first_keys.shape[0], -1)  # [B, tiles, M]
+    if inside_transform():  # the size of the batch may be a symbol, which no Python loop can run over
+        per_chunk = max(1, NUMBERS_PER_TRACED_CHUNK // max(1, numbers))
+        for begin in range(0, tiles.first_queries.shape[0], per_chunk):
+            part = slice(begin, begin + per_chunk)
+            yield chunk(first_queries[:, part].flatten(), first_keys[:, part].flatten(), extras[:, part].flatten(0, 1))
+        return
     most = min(NUMBERS_PER_CHUNK, 4 * memory.query.numel())  # small problems stay small
     per_chunk = max(1, most // max(1, numbers))
-
-    item = torch.arange(plan.batch, device=device)[:, None]  # [B, 1]
-    first_queries = (plan.num_tokens * item + tiles.first_queries).flatten()[:, None]  # [B tiles, 1]
-    first_keys = (plan.num_tokens * item + tiles.first_keys).flatten()[:, None]
-    if plan.num_extra:
-        extra = torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
-        extra = plan.batch * plan.num_tokens + extra.repeat_interleave(len(tiles.first_keys), dim=0)  # [B tiles, M]
+    first_queries, first_keys = first_queries.flatten(), first_keys.flatten()  # [B tiles]
+    extras = extras.flatten(0, 1) if plan.num_extra else extra  # [B tiles, M]
     for begin in range(0, max(1, len(first_queries)), per_chunk):  # one empty chunk for an empty batch
         part = slice(begin, begin + per_chunk)
-        queries, keys = first_queries[part] + tiles.queries, first_keys[part] + tiles.keys
-        yield Chunk(queries, torch.cat([keys, extra[part]], dim=1) if plan.num_extra else keys)
+        yield chunk(first_queries[part], first_keys[part], extras[part])
 
 
 def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from dinat_ref.attention.gather import gather_attention
 from dinat_ref.attention.loops import loops_attention
 from dinat_ref.attention.masked import masked_attention
-from dinat_ref.attention.operands import Operands, check_layout, prepare
+from dinat_ref.attention.operands import Operands, check_layout, inside_transform, prepare
 from dinat_ref.attention.tiled import tiled_attention
 from dinat_ref.attention.unfold import unfold_attention
 from dinat_ref.neighborhood import Neighborhood
@@ -145,6 +145,8 @@ def choose(operands: Operands) -> str:
     if torch._C._get_tracing_state() is not None:
         return "gather"  # torch.jit.trace would fix the others' batch, or choose by the size of its example
     most = 2**22 if neighborhood.is_full else 2**17
+    if inside_transform():
+        batch = 1  # a graph may be made for batches of any size
     return "masked" if batch * heads * neighborhood.num_tokens**2 <= most else "tiled"
 
 

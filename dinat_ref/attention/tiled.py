@@ -99,7 +99,7 @@ def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]
     """Do the same by operations that nothing is hidden in: autograd, torch.func and torch.compile take them apart."""
     parts = list(attend_chunks(plan, memory, careful=True, fused=False))
     rows = torch.cat([queries for queries, _, _ in parts])  # [B N]
-    position = torch.empty_like(rows).scatter(0, rows, torch.arange(len(rows), device=rows.device))
+    position = torch.empty_like(rows).scatter(0, rows, torch.arange(rows.shape[0], device=rows.device))
     output = torch.cat([found for _, found, _ in parts]).index_select(0, position)  # back to row-major
     lses = [found_lse for _, _, found_lse in parts if found_lse is not None]
     return output, torch.cat(lses).index_select(0, position) if lses else None

@@ -137,6 +137,26 @@ def test_export(impl: str, strict: bool, inputs: tuple[Tensor, ...], fresh_compi
 
 
 @every_impl
+@pytest.mark.parametrize(
+    "problem", [PROBLEM.but(rpb=False, extra=None), Problem((30, 31), (3, 3), (1, 1), (1, 2), (False, False))]
+)
+def test_export_with_a_symbolic_batch(impl: str, problem: Problem, fresh_compiler: None) -> None:
+    """One graph for batches of any size; the old way fixed the batch of its example, or was refused."""
+    if impl == "loops" and problem.neighborhood.num_tokens > 100:
+        problem = problem.but(layout=(6, 7))  # a graph of its own for every token
+    names = ("query", "key", "value")
+
+    class Attend(nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return neighborhood_attention(query, key, value, **problem.where, impl=impl)  # type: ignore[return-value]
+
+    two, five = (tuple(problem.but(batch=batch).tensors()[name] for name in names) for batch in (2, 5))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(Attend(), two, dynamic_shapes={name: {0: batch} for name in names})
+    assert_close(exported.module()(*five), Attend()(*five), **EXACT)
+
+
+@every_impl
 def test_meta_tensors(impl: str, inputs: tuple[Tensor, ...]) -> None:
     """Shapes and dtypes without any numbers."""
     expected = Attention(impl)(*inputs)
