@@ -104,7 +104,7 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
     first_keys = plan.num_tokens * item + tiles.first_keys  # [B, tiles]
     extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
 
-    def chunk(queries: Tensor, keys: Tensor, extra: Tensor) -> Chunk:
+    def rows(queries: Tensor, keys: Tensor, extra: Tensor) -> Chunk:
         queries, keys = queries[:, None] + tiles.queries, keys[:, None] + tiles.keys  # [tiles, T], [tiles, S]
         return Chunk(queries, torch.cat([keys, extra], dim=1) if plan.num_extra else keys)
 
@@ -113,7 +113,7 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
         per_chunk = max(1, NUMBERS_PER_TRACED_CHUNK // max(1, numbers))
         for begin in range(0, tiles.first_queries.shape[0], per_chunk):
             part = slice(begin, begin + per_chunk)
-            yield chunk(first_queries[:, part].flatten(), first_keys[:, part].flatten(), extras[:, part].flatten(0, 1))
+            yield rows(first_queries[:, part].flatten(), first_keys[:, part].flatten(), extras[:, part].flatten(0, 1))
         return
     most = min(NUMBERS_PER_CHUNK, 4 * memory.query.numel())  # small problems stay small
     per_chunk = max(1, most // max(1, numbers))
@@ -121,7 +121,7 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
     extras = extras.flatten(0, 1) if plan.num_extra else extra  # [B tiles, M]
     for begin in range(0, max(1, len(first_queries)), per_chunk):  # one empty chunk for an empty batch
         part = slice(begin, begin + per_chunk)
-        yield chunk(first_queries[part], first_keys[part], extras[part])
+        yield rows(first_queries[part], first_keys[part], extras[part])
 
 
 def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:
