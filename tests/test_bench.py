@@ -53,7 +53,7 @@ def made_bytes(layout, kernel_size, **options):
 def test_tiled_makes_twice_the_bytes_for_twice_the_tokens(options):
     totals = [made_bytes(layout, 7, **options)[0].total for layout in ((96, 96), (96, 192))]
     for smaller, larger in itertools.pairwise(totals):
-        assert 1.9 < larger / smaller < 2.2
+        assert 1.8 < larger / smaller < 2.2  # tables of tiles do not grow
 
 
 @pytest.mark.parametrize(
