@@ -89,10 +89,14 @@ def by_position(kernel: Kernel, problem: Problem) -> float:
 def positions(function: Any, names: list[str]) -> list[str]:
     """Those of the arguments, in order, that the signature allows to be given by position.
 
+    An argument that the kernel has, but is not declared to understand, cannot be stepped over.
+
     Example:
         >>> def kernel(query, key, value, kernel_size, stride=1, *, dilation=1): ...
         >>> positions(kernel, ["kernel_size", "stride", "dilation", "is_causal"])
         ['kernel_size', 'stride']
+        >>> positions(kernel, ["stride"])
+        []
     """
     try:
         found = list(inspect.signature(function).parameters.values())
@@ -100,4 +104,6 @@ def positions(function: Any, names: list[str]) -> list[str]:
         return []
     by_name = [parameter.name for parameter in found if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     anything = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in found)
-    return list(itertools.takewhile(lambda name: anything or name in by_name, names))
+    undeclared = [name for name in by_name if name in ORDER and name not in names]
+    reachable = by_name[: by_name.index(undeclared[0])] if undeclared else by_name
+    return list(itertools.takewhile(lambda name: (anything and not undeclared) or name in reachable, names))
