@@ -141,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"{error}; {_kept(args.out)}; try a lower --learning-rate") from None
         except KeyboardInterrupt:
             if process.is_first:
+                _remove_all_leftovers(args.out)  # a signal may come before a file's own clean-up is set up
                 print(f"\n{printable(_kept(args.out))}; --resume goes on from there", file=sys.stderr)
             raise
         if args.test:
@@ -207,10 +208,15 @@ def _check(args: argparse.Namespace) -> Path | None:
     last = latest_checkpoint(args.out)
     if last is not None and not args.resume:
         raise CommandError(f"{args.out} holds a run already: add --resume to go on, or choose another --out")
-    remove_unfinished(args.out)
-    for name in ("metrics.csv", "curves.svg"):
-        remove_leftovers(args.out, name)
+    _remove_all_leftovers(args.out)
     return last
+
+
+def _remove_all_leftovers(out: Path) -> None:
+    """Remove what was being written when a run ended."""
+    remove_unfinished(out)
+    for name in ("metrics.csv", "curves.svg"):
+        remove_leftovers(out, name)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

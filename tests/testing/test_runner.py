@@ -1,6 +1,7 @@
 """check_kernel and its report."""
 
 import os
+import re
 import time
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_dtype_that_ends_the_process_is_reported_and_left_out():
 
     report = check_kernel(dies, supports=Supports(ndim={1}), checks=["D10", "N04", "N01"])
     assert [result.id for result in report.failures] == ["D10-survives"]
-    assert "status 7" in report["D10-survives"].message
+    assert re.search(r"status 7|_exit\(7\)", report["D10-survives"].message)  # of its own process, or of this one
     assert report["N04-float16"].verdict == "skipped"
     assert report["N01-float32"].verdict == "passed"
 
