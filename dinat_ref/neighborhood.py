@@ -122,7 +122,7 @@ class Neighborhood:
     @property
     def pitch(self) -> tuple[int, ...]:
         """How far apart neighbouring positions of each axis are in row-major numbers; 1 on the last axis."""
-        return tuple(math.prod(self.layout[axis + 1 :]) for axis in range(self.ndim))
+        return row_major_pitch(self.layout)
 
     def windows(self, axis: int) -> tuple[range, ...]:
         """The window of every position of one axis, to read and to draw: a long axis has ``window_bounds``."""
@@ -149,6 +149,16 @@ class Neighborhood:
             if positions and not all(0 <= i < length for i in (positions[0], positions[-1])):
                 raise ValueError(f"part on axis {axis} must lie in 0 .. {length - 1} (length - 1), got {positions}")
         return tuple(part)
+
+    def reach(self, part: Sequence[range] | None = None) -> tuple[range, ...]:
+        """The box of keys that all windows of a part lie in: consecutive positions on each axis."""
+        boxes = []
+        for queries, axis in zip(self.part(part), self.axes, strict=True):
+            dilation = axis[3]  # windows of a dilation group follow each other: the outer ones are those of its ends
+            starts = [window(i, *axis).start for i in queries[:dilation]]
+            ends = [window(i, *axis)[-1] for i in queries[-dilation:]]
+            boxes.append(range(min(starts, default=0), max(ends, default=-1) + 1))
+        return tuple(boxes)
 
     def window_bounds(
         self, axis: int, device: torch.device | str | None = None, queries: range | None = None
@@ -255,6 +265,16 @@ class Neighborhood:
             number, i = divmod(number, length)
             coordinates.append(i)
         return tuple(reversed(coordinates))
+
+
+def row_major_pitch(layout: Sequence[int]) -> tuple[int, ...]:
+    """Say how far apart neighbouring positions of each axis are in row-major numbers; 1 on the last axis.
+
+    Example:
+        >>> row_major_pitch((3, 4, 5))
+        (20, 5, 1)
+    """
+    return tuple(math.prod(layout[axis + 1 :]) for axis in range(len(layout)))
 
 
 def per_axis(name: str, value: Scalar | Sequence[Scalar], layout: Sequence[int]) -> tuple[Scalar, ...]:

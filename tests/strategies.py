@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dinat_ref import Neighborhood, neighborhood_attention
+from dinat_ref.attention.boxes import Boxes
 from dinat_ref.attention.functional import FORMULATIONS
 from tests.oracle import Axis
 
@@ -129,6 +130,16 @@ def parts(lengths: tuple[int, ...]) -> st.SearchStrategy[tuple[range, ...]]:
         return st.tuples(st.integers(0, length), st.integers(0, length)).map(lambda ends: range(min(ends), max(ends)))
 
     return st.tuples(*map(some, lengths))
+
+
+@st.composite
+def boxes_of(draw: st.DrawFn, problem: Problem) -> Boxes:
+    """Some tokens that ask, and a box of keys that holds their windows and perhaps more."""
+    queries = draw(parts(problem.layout))
+    keys = []
+    for reach, length in zip(problem.neighborhood.reach(queries), problem.layout, strict=True):
+        keys.append(range(draw(st.integers(0, reach.start)), draw(st.integers(reach.stop, length))))
+    return Boxes(queries, tuple(keys))
 
 
 # by number of axes, so that the slowest formulation takes milliseconds: largest kernel, longest k * d, slack, heads

@@ -10,6 +10,7 @@ rows of the queries::
 Query heads that share a key head are more rows of the tile's matrix. Additional keys are more rows of every slab.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,7 +39,8 @@ class Plan(NamedTuple):
 
     batches: tuple[TileBatch, ...]
     batch: int  # B
-    num_tokens: int  # N
+    num_queries: int  # N, of an item of the batch
+    num_keys: int  # N, but where queries and keys are parts of a layout
     num_extra: int  # M
     scale: float
     return_lse: bool
@@ -76,8 +78,9 @@ def lay_out(operands: Operands, return_lse: bool) -> tuple[Plan, Memory]:
             kept = torch.cat([kept, kept.new_ones(operands.additional_keys.shape[:2]).flatten()])
     # a view of rpb, so that no tensor in memory is an ancestor of another: the backward pass may differentiate by all
     rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
-    batches = cut_into_tiles(operands.neighborhood, query.device)
-    plan = Plan(batches, operands.query.shape[0], operands.neighborhood.num_tokens, num_extra, scale, return_lse)
+    batches = cut_into_tiles(operands.neighborhood, query.device, operands.boxes)
+    num_queries, num_keys = (math.prod(x.shape[1:-2]) for x in (operands.query, operands.key))
+    plan = Plan(batches, operands.query.shape[0], num_queries, num_keys, num_extra, scale, return_lse)
     return plan, Memory(query, key, value, rpb, kept)
 
 
@@ -100,9 +103,9 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
     heads, heads_kv, dims = memory.query.shape[1], memory.key.shape[1], memory.key.shape[2] + memory.value.shape[2]
     numbers = (heads * num_queries + heads_kv * num_keys) * dims + scores_alive * heads * num_queries * num_keys
     item = torch.arange(plan.batch, device=device)[:, None]  # [B, 1]
-    first_queries = plan.num_tokens * item + tiles.first_queries  # [B, tiles]
-    first_keys = plan.num_tokens * item + tiles.first_keys  # [B, tiles]
-    extra = plan.batch * plan.num_tokens + torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
+    first_queries = plan.num_queries * item + tiles.first_queries  # [B, tiles]
+    first_keys = plan.num_keys * item + tiles.first_keys  # [B, tiles]
+    extra = plan.batch * plan.num_keys + torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
 
     def rows(queries: Tensor, keys: Tensor, extra: Tensor) -> Chunk:
         queries, keys = queries[:, None] + tiles.queries, keys[:, None] + tiles.keys  # [tiles, T], [tiles, S]
@@ -191,7 +194,11 @@ def among_kept(allowed: Tensor | None, memory: Memory, keys: Tensor, num_rows: i
     """
     if memory.kept is None:
         return allowed
-    kept = memory.kept.index_select(0, keys.flatten()).reshape(len(keys), 1, 1, -1).expand(-1, -1, num_rows, -1)
+    kept = (
+        memory.kept.index_select(0, keys.flatten())
+        .reshape(keys.shape[0], 1, 1, keys.shape[1])
+        .expand(-1, -1, num_rows, -1)
+    )
     return kept if allowed is None else kept & allowed
 
 

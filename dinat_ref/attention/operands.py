@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from dinat_ref.attention.boxes import Boxes, whole
 from dinat_ref.neighborhood import Neighborhood
 
 Index = int | slice | Tensor
@@ -24,6 +25,7 @@ class Operands:
         query [B, *layout, H, D], key [B, *layout, Hkv, D], value [B, *layout, Hkv, Dv],
         rpb [H, 2k-1, ...], additional_keys [B, M, Hkv, D], additional_values [B, M, Hkv, Dv],
         key_mask bool [B, *layout], False where key and value are no key of anybody, and zero.
+        boxes says which tokens of the layout these are: all of them, but where a part is computed alone.
     Source: arXiv:2209.15001, eq. 1-3.
     """
 
@@ -31,6 +33,7 @@ class Operands:
     key: Tensor
     value: Tensor
     neighborhood: Neighborhood
+    boxes: Boxes
     scale: float | Tensor
     rpb: Tensor | None = None
     additional_keys: Tensor | None = None
@@ -53,6 +56,7 @@ def prepare(
     additional_keys: Tensor | None = None,
     additional_values: Tensor | None = None,
     key_mask: Tensor | None = None,
+    boxes: Boxes | None = None,
 ) -> Operands:
     """Check the tensors of a call against each other and take them to float32 at least.
 
@@ -71,15 +75,18 @@ def prepare(
     given = {name: tensor for name, tensor in optional.items() if tensor is not None}
     tensors = {"query": query, "key": key, "value": value, **given}
     _check_tensors(tensors)
-    _check_shapes(query, key, value, neighborhood, rpb, additional_keys, additional_values)
+    boxes = whole(neighborhood) if boxes is None else boxes
+    _check_shapes(
+        query, key, value, boxes.key_layout, neighborhood.kernel_size, rpb, additional_keys, additional_values
+    )
     dtype = torch.promote_types(query.dtype, torch.float32)
     in_dtype = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     if key_mask is not None:
-        _check_key_mask(key_mask, query)
+        _check_key_mask(key_mask, key)
         kept = key_mask[..., None, None]  # [B, *layout, 1, 1]
         in_dtype |= {name: torch.where(kept, in_dtype[name], 0.0) for name in ("key", "value")}  # whatever their bits
     scale = _check_scale(scale, query.shape[-1])
-    return Operands(neighborhood=neighborhood, scale=scale, key_mask=key_mask, **in_dtype)
+    return Operands(neighborhood=neighborhood, boxes=boxes, scale=scale, key_mask=key_mask, **in_dtype)
 
 
 def every(*index: Index) -> tuple[Index, ...]:
@@ -165,13 +172,14 @@ def _check_shapes(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    neighborhood: Neighborhood,
+    layout: tuple[int, ...],
+    kernel_size: tuple[int, ...],
     rpb: Tensor | None,
     additional_keys: Tensor | None,
     additional_values: Tensor | None,
 ) -> None:
-    """Check all shapes against query's and key's."""
-    layout, batch, heads, head_dim = neighborhood.layout, query.shape[0], query.shape[-2], query.shape[-1]
+    """Check all shapes against query's and key's, and those against the keys' layout."""
+    batch, heads, head_dim = query.shape[0], query.shape[-2], query.shape[-1]
     for name, tensor in (("key", key), ("value", value)):
         if tensor.ndim != query.ndim:
             raise ValueError(f"{name} must have query's {query.ndim} dimensions, got {tuple(tensor.shape)}")
@@ -188,18 +196,18 @@ def _check_shapes(
         _check_shape("additional_keys", additional_keys, (batch, extra, heads_kv, head_dim), like)
         _check_shape("additional_values", additional_values, (batch, extra, heads_kv, head_dim_v), like)
     if rpb is not None:
-        offsets = tuple(2 * size - 1 for size in neighborhood.kernel_size)
+        offsets = tuple(2 * size - 1 for size in kernel_size)
         _check_shape("rpb", rpb, (heads, *offsets), "query's heads, then 2 * kernel_size - 1 per axis")
 
 
-def _check_key_mask(key_mask: Tensor, query: Tensor) -> None:
+def _check_key_mask(key_mask: Tensor, key: Tensor) -> None:
     """Check which keys there are: bool [B, *layout]."""
     check_dense("key_mask", key_mask)
     if key_mask.dtype != torch.bool:
         raise TypeError(f"key_mask must be a bool tensor, got {key_mask.dtype}")
-    if key_mask.device != query.device:
-        raise ValueError(f"key_mask must be on query's device {query.device}, got {key_mask.device}")
-    _check_shape("key_mask", key_mask, tuple(query.shape[:-2]), "query's batch and layout")
+    if key_mask.device != key.device:
+        raise ValueError(f"key_mask must be on query's device {key.device}, got {key_mask.device}")
+    _check_shape("key_mask", key_mask, tuple(key.shape[:-2]), "query's batch and layout")
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:

@@ -46,7 +46,7 @@ def tiled_scores(operands: Operands) -> Tensor:
     query = operands.scale * operands.query
     plan = _plan(neighborhood, query)
     scores = derivative(plan, "scores", query.flatten(0, -3), operands.key.flatten(0, -3), operands.key.shape[-2])
-    scores = scores.unflatten(0, (plan.batch, plan.num_tokens))  # [B, N, H, K]
+    scores = scores.unflatten(0, (plan.batch, plan.num_queries))  # [B, N, H, K]
     if operands.rpb is not None:
         scores = scores + _bias_of_own_keys(plan, operands.rpb)  # [N, H, K]
     if any(neighborhood.is_causal):
@@ -91,7 +91,8 @@ def tiled_values(
 def _plan(neighborhood: Neighborhood, tensor: Tensor) -> Plan:
     """Cut the layout into tiles."""
     batches = cut_into_tiles(neighborhood, tensor.device)
-    return Plan(batches, tensor.shape[0], neighborhood.num_tokens, num_extra=0, scale=1.0, return_lse=False)
+    num_tokens = neighborhood.num_tokens
+    return Plan(batches, tensor.shape[0], num_tokens, num_tokens, num_extra=0, scale=1.0, return_lse=False)
 
 
 def own_slots(tiles: TileBatch) -> Tensor | None:
@@ -166,7 +167,7 @@ class Derivative(torch.autograd.Function):
 
 def derive_by_chunks(plan: Plan, of: str, first: Tensor, second: Tensor, heads_kv: int) -> Tensor:
     """Do the work of ``derivative``, without a graph."""
-    heads, dim, num_rows = first.shape[1], second.shape[2], plan.batch * plan.num_tokens
+    heads, dim, num_rows = first.shape[1], second.shape[2], plan.batch * plan.num_queries
     if of == "keys":
         result = first.new_zeros(num_rows, heads_kv, dim)
     else:

@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from dinat_ref.attention.bias import bias_place, read_bias, spread
+from dinat_ref.attention.boxes import Boxes, whole
 from dinat_ref.attention.cache import ByteCache
 from dinat_ref.attention.cut import AlikeTiles, alike_tiles
 from dinat_ref.attention.operands import inside_transform
-from dinat_ref.neighborhood import Neighborhood
+from dinat_ref.neighborhood import Neighborhood, row_major_pitch
 
 QUERIES_PER_TILE = 16  # in the interior
 MOST_QUERIES_PER_TILE = 512
@@ -41,17 +42,20 @@ MOST_BYTES_KEPT = 64 * 2**20  # of all layouts together
 class AxisTiles:
     """Tiles of one axis that share a geometry as tensors: numbers of tokens, ``pitch`` from position to position."""
 
-    def __init__(self, neighborhood: Neighborhood, axis: int, alike: AlikeTiles, device: torch.device) -> None:
-        """Count positions in tokens."""
+    def __init__(
+        self, neighborhood: Neighborhood, boxes: Boxes, axis: int, alike: AlikeTiles, device: torch.device
+    ) -> None:
+        """Count positions in tokens of their boxes."""
         self.neighborhood, self.axis, self.tile, self.allows_all = neighborhood, axis, alike.tile, alike.allows_all
-        self.kernel_size, pitch = neighborhood.kernel_size[axis], neighborhood.pitch[axis]
+        self.kernel_size = neighborhood.kernel_size[axis]
         queries, keys = self.tile.queries, self.tile.keys
+        query_pitch, key_pitch = (row_major_pitch([len(x) for x in box])[axis] for box in (boxes.queries, boxes.keys))
         self.shift = (queries.start - keys.start) // keys.step  # how many keys lie before the first query
         distances = torch.cat([sums([numbers(a, device), numbers(b, device)]) for a, b in alike.distances])
-        self.first_queries = pitch * (queries.start + distances)  # [tiles]
-        self.first_keys = pitch * (keys.start + distances)  # [tiles]
-        self.queries = pitch * keys.step * torch.arange(len(queries), device=device)  # [T], counted from the first
-        self.keys = pitch * keys.step * torch.arange(len(keys), device=device)  # [S]
+        self.first_queries = query_pitch * (queries.start - boxes.queries[axis].start + distances)  # [tiles]
+        self.first_keys = key_pitch * (keys.start - boxes.keys[axis].start + distances)  # [tiles]
+        self.queries = query_pitch * keys.step * torch.arange(len(queries), device=device)  # [T], from the first on
+        self.keys = key_pitch * keys.step * torch.arange(len(keys), device=device)  # [S]
 
     def mask(self) -> Tensor:
         """Which keys each query attends: bool [T, S]."""
@@ -95,9 +99,11 @@ class TileBatch:
 
     def slots(self) -> Tensor:
         """In which slots of its slab each query's keys lie, in the order of ``Neighborhood.indices``: int64 [T, K]."""
-        part = [axis.tile.queries for axis in self.axes]
-        keys = self.axes[0].neighborhood.indices(self.keys.device, part)  # [T, K], the first tile's
-        return torch.searchsorted(self.first_keys[0] + self.keys, keys)
+        neighborhood, device = self.axes[0].neighborhood, self.keys.device
+        keys = neighborhood.indices(device, [axis.tile.queries for axis in self.axes])  # [T, K], the first tile's
+        positions = [numbers(axis.tile.keys, device) for axis in self.axes]
+        slab = sums([pitch * own for pitch, own in zip(neighborhood.pitch, positions, strict=True)])  # [S]
+        return torch.searchsorted(slab, keys)
 
     def bias_place(self) -> Tensor:
         """Where in rpb, read row by row, the bias of each query for each key stands: int64 [T, S]."""
@@ -118,17 +124,15 @@ class TileBatch:
 
 
 def cut_into_tiles(
-    neighborhood: Neighborhood, device: torch.device | str = "cpu", part: Sequence[range] | None = None
+    neighborhood: Neighborhood, device: torch.device | str = "cpu", boxes: Boxes | None = None
 ) -> tuple[TileBatch, ...]:
     """Cut a layout into tiles, by geometry; kept for the next call, unless the tables are large.
 
     Shapes:
-        return: batches of tiles; every token is once a query
+        return: batches of tiles; every query is in one of them, once
     Args:
-        part: consecutive positions on each axis: only their tokens are queries. Windows stay those of the whole
-            layout, and so do the numbers of tokens.
-    Raises:
-        ValueError: the part does not lie in the layout, or skips positions.
+        boxes: which tokens are queries and which are keys, numbered within their boxes; None for all. Windows stay
+            those of the whole layout.
     Source: the idea of tiles with halos is that of Hassani et al., arXiv:2403.04690.
     Example:
         >>> for batch in cut_into_tiles(Neighborhood((40,), kernel_size=3)):
@@ -136,15 +140,12 @@ def cut_into_tiles(
         [0] 17 18
         [17] 16 18
         [33] 7 8
-        >>> [batch] = cut_into_tiles(Neighborhood((40,), kernel_size=3), part=(range(39, 40),))
+        >>> [batch] = cut_into_tiles(Neighborhood((40,), 3), boxes=Boxes((range(39, 40),), (range(30, 40),)))
         >>> batch.first_queries + batch.queries, batch.first_keys + batch.keys
-        (tensor([39]), tensor([37, 38, 39]))
+        (tensor([0]), tensor([7, 8, 9]))
     """
-    queries = neighborhood.part(part)
-    for axis, positions in enumerate(queries):
-        if positions.step != 1:
-            raise ValueError(f"part on axis {axis} must be consecutive positions, got {positions}")
-    arguments = neighborhood, queries, tile_shape(neighborhood), torch.device(device)
+    boxes = whole(neighborhood) if boxes is None else boxes
+    arguments = neighborhood, boxes, tile_shape(neighborhood), torch.device(device)
     belongs_to_a_trace = inside_transform() or type(torch.empty(0, device=device)) is not Tensor
     if belongs_to_a_trace or neighborhood.num_keys > MOST_KEYS_KEPT:
         return _cut(*arguments, keep_tables=False)
@@ -156,12 +157,12 @@ KEPT = ByteCache[tuple[TileBatch, ...]](MOST_BYTES_KEPT, lambda batches: sum(bat
 
 
 def _cut(
-    neighborhood: Neighborhood, part: tuple[range, ...], sizes: tuple[int, ...], device: torch.device, keep_tables: bool
+    neighborhood: Neighborhood, boxes: Boxes, sizes: tuple[int, ...], device: torch.device, keep_tables: bool
 ) -> tuple[TileBatch, ...]:
     by_axis = []
     for axis in range(neighborhood.ndim):
-        alike = alike_tiles(neighborhood.axes[axis], part[axis], sizes[axis], most_queries(neighborhood.ndim))
-        by_axis.append([AxisTiles(neighborhood, axis, tiles, device) for tiles in alike])
+        alike = alike_tiles(neighborhood.axes[axis], boxes.queries[axis], sizes[axis], most_queries(neighborhood.ndim))
+        by_axis.append([AxisTiles(neighborhood, boxes, axis, tiles, device) for tiles in alike])
     return tuple(TileBatch(axes, keep_tables) for axes in itertools.product(*by_axis))
 
 

@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from dinat_ref.attention import chunks, na1d, na2d, neighborhood_attention, tiles
+from dinat_ref.attention.boxes import whole
 from dinat_ref.attention.cache import ByteCache
 from dinat_ref.attention.cut import alike_tiles, axis_tiles
 from dinat_ref.attention.operands import prepare
@@ -22,8 +23,7 @@ from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.window import window
 from tests import oracle
 from tests.oracle import Axis
-from tests.plain import token_list
-from tests.strategies import Problem, long_axes, parts, problems
+from tests.strategies import Problem, boxes_of, long_axes, problems
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -103,10 +103,10 @@ def test_tiles_partition_the_queries_and_cover_their_windows(
     problem: Problem, queries_per_tile: int, data: st.DataObject
 ) -> None:
     """Every token, or every one of a part, is once a query; the slab of its tile holds its window, row-major."""
-    tokens = token_list(problem)
-    part = data.draw(st.none() | parts(problem.layout))
+    boxes = data.draw(st.just(whole(problem.neighborhood)) | boxes_of(problem))
+    asking, held = (list(itertools.product(*box)) for box in (boxes.queries, boxes.keys))
     with cut(queries_per_tile, 1, data.draw(st.sampled_from([0, 512]))):
-        batches = list(tiles.cut_into_tiles(problem.neighborhood, part=part))
+        batches = list(tiles.cut_into_tiles(problem.neighborhood, boxes=boxes))
     seen = []
     for batch in batches:
         allowed = batch.bias(None, torch.float64)
@@ -115,12 +115,11 @@ def test_tiles_partition_the_queries_and_cover_their_windows(
         for queries, slab in zip(of_queries.tolist(), of_keys.tolist(), strict=True):
             assert len(set(slab)) == len(slab)
             for row, query in enumerate(queries):
-                window = [tokens.index(neighbor) for neighbor in oracle.neighbors(tokens[query], problem.axes)]
+                window = [held.index(neighbor) for neighbor in oracle.neighbors(asking[query], problem.axes)]
                 scores = [0.0] * len(slab) if allowed is None else allowed[0, row].tolist()
                 assert [key for key, score in zip(slab, scores, strict=True) if score == 0.0] == window
                 seen.append(query)
-    chosen = itertools.product(*(part or [range(length) for length in problem.layout]))
-    assert sorted(seen) == [tokens.index(token) for token in chosen]
+    assert sorted(seen) == list(range(len(asking)))
 
 
 @given(problem=problems(), size=st.integers(1, 5))
