@@ -18,9 +18,10 @@ from dinat_ref.analysis.growth import reachable_share
 from dinat_ref.analysis.kernel_tiles import count_tiles, end_to_end
 from dinat_ref.analysis.levels import level_coverage
 from dinat_ref.analysis.photo import load_photo, patch_operands
-from dinat_ref.analysis.receptive_field import WindowedAttention, axis_fields
+from dinat_ref.analysis.receptive_field import Layer, WindowedAttention, axis_fields
 from dinat_ref.analysis.tile_cases import USE_CASES
 from dinat_ref.viz.atlas import patterns
+from dinat_ref.viz.grid import lay_out
 
 Numbers = dict[str, Any]
 
@@ -33,6 +34,45 @@ def hero() -> Numbers:
         "edge": {"query": [0, 11], "keys": plain.neighbors((0, 11))},
         "dilated": {"query": [5, 6], "keys": dilated.neighbors((5, 6))},
     }
+
+
+def walk() -> Numbers:
+    """The windows of a query that walks along a row, and back with a dilation."""
+    layout, kernel_size, row = (10, 16), 5, 4
+    steps = []
+    for dilation, columns in ((1, range(layout[1])), (2, range(layout[1] - 1, -1, -1))):
+        neighborhood = Neighborhood(layout, kernel_size, dilation=dilation)
+        for column in columns:
+            sheet = lay_out(neighborhood, (row, column))
+            spans = {
+                "window": [list(keys) for keys in sheet.window],
+                "unshifted": [list(keys) for keys in sheet.unshifted],
+            }
+            steps.append({"query": [row, column], "dilation": dilation, **spans})
+    return {"layout": layout, "kernel_size": kernel_size, "steps": steps}
+
+
+def comparison() -> Numbers:
+    """What a query and the token on its right attend, under five kinds of attention."""
+    layout, query, neighbour = (15, 15), (7, 9), (7, 10)
+    layers: dict[str, Layer] = {
+        "full attention": Neighborhood(layout, 15),
+        "Swin, one layer": WindowedAttention(layout, 5),
+        "Swin, the next layer": WindowedAttention(layout, 5, 2),
+        "neighborhood (NA)": Neighborhood(layout, 5),
+        "dilated by 3 (DiNA)": Neighborhood(layout, 5, dilation=3),
+    }
+    panels = []
+    for title, layer in layers.items():
+        mine, other = ([layer.windows(axis)[token[axis]] for axis in (0, 1)] for token in (query, neighbour))
+        shared = math.prod(len({*mine[axis]} & {*other[axis]}) for axis in (0, 1))
+        spans = {"keys": [list(keys) for keys in mine], "neighbour's keys": [list(keys) for keys in other]}
+        blocks = [sorted({keys.start for keys in layer.windows(axis)}) for axis in (0, 1)]
+        if not isinstance(layer, WindowedAttention):
+            blocks = [[], []]
+        counts = {"number of keys": math.prod(map(len, mine)), "shared": shared}
+        panels.append({"title": title, **counts, **spans, "blocks": blocks})
+    return {"layout": layout, "query": query, "neighbour": neighbour, "panels": panels}
 
 
 def atlas() -> Numbers:
@@ -177,6 +217,8 @@ def experiment(name: str) -> Numbers:
 
 
 FIGURES = {
+    "walk": walk,
+    "comparison": comparison,
     "hero": hero,
     "atlas": atlas,
     "receptive_field_growth": receptive_field_growth,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import vector
 from matplotlib.figure import Figure
 
 from dinat_ref.analysis.photo import load_photo
@@ -138,7 +139,9 @@ def tiles(numbers: Numbers) -> Figure:
     return figure
 
 
-DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure], str]] = {
+DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure | str], str]] = {
+    "walk": (vector.walk, ".svg"),
+    "comparison": (vector.comparison, ".svg"),
     "hero": (lambda _: hero_plate(), ".svg"),
     "atlas": (lambda _: atlas_plate(), ".svg"),
     "receptive_field_growth": (receptive_field_growth, ".svg"),

@@ -45,7 +45,12 @@ def make(name: str, folder: Path) -> tuple[Path, Path]:
         temporary.write_text(text)
     numbers = json.loads(text)
     del numbers["alt"]
-    return data, save_figure(draw(numbers), folder / f"{name}{suffix}")
+    drawing, path = draw(numbers), folder / f"{name}{suffix}"
+    if isinstance(drawing, str):
+        with whole_file(path) as temporary:
+            temporary.write_text(drawing, encoding="utf-8")
+        return data, path
+    return data, save_figure(drawing, path)
 
 
 def differences(name: str) -> list[str]:

@@ -1,12 +1,16 @@
-"""What the README says is true: its example prints what it says, its files exist, its commands are the ones CI runs."""
+"""What the README and the site's pages say is true: examples print it, files exist, commands are the ones CI runs."""
 
 import contextlib
 import io
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "tutorials" / "site").glob("*.md"))]
+TUTORIALS = sorted(path.name for path in (ROOT / "tutorials").glob("[0-9][0-9]_*.ipynb"))
 
 
 def test_the_first_example_prints_what_it_says():
@@ -18,11 +22,21 @@ def test_the_first_example_prints_what_it_says():
     assert printed.getvalue().strip() == promised
 
 
-def test_every_file_it_links_to_exists():
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
-    assert len(links) > 8
-    missing = [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_it_links_to_exists(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        links = re.findall(r"\]\((?!https?://)([^)#]+\.md)\)", page.read_text())
+        waiting += {(page.parent / link).resolve() for link in links} - reached
+    assert {*PAGES} - {ROOT / "tutorials" / "site" / "index.md"} <= reached
 
 
 def test_there_are_exactly_two_set_up_commands():
@@ -30,3 +44,21 @@ def test_there_are_exactly_two_set_up_commands():
     assert len(commands) == 2
     assert commands[0].endswith("dinat-ref tour")
     assert commands[1].endswith("python -m pytest")
+
+
+def test_it_is_short():
+    assert 120 <= len(README.splitlines()) <= 150
+
+
+def test_every_tutorial_has_one_row_and_an_honest_time():
+    """Minutes are told in steps of five, by a rule; a tutorial may change a little before its row must."""
+    rows = re.findall(r"^\| \[(\d\d) · [^]]+\]\(tutorials/(\S+\.ipynb)\) \| .* \| (\d+) \|$", README, re.M)
+    assert sorted(name for _, name, _ in rows) == TUTORIALS
+    for number, name, minutes in rows:
+        assert name.startswith(number)
+        lines = (ROOT / "tutorials" / name).with_suffix(".py").read_text().splitlines()
+        text = sum(len(line.split()) - 1 for line in lines if line.startswith("#"))
+        code = sum(1 for line in lines if line and not line.startswith("#"))
+        counted = text / 100 + code / 6  # 100 words a minute, 10 seconds a line
+        assert int(minutes) % 5 == 0
+        assert 0.7 * counted - 5 <= int(minutes) <= 1.3 * counted + 5, f"{name}: {counted:.0f} minutes"

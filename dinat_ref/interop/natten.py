@@ -97,7 +97,7 @@ def install_as_natten(version: str = "0.21", *, children: bool = False) -> Modul
     if children:
         os.environ.update(natten_startup.child_environment(version, os.environ))
     release = find_release(version)
-    advice = f'dinat_ref stands in for NATTEN {release}; what it serves is under "NATTEN\'s names" in its README'
+    advice = f"dinat_ref stands in for NATTEN {release}; what it serves: tutorials/site/natten.md"
     return install("natten", release, contents, advice, natten_surface.__file__)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dinat_ref import window
+
 FIGURES = Path(__file__).parents[2] / "figures"
 
 
@@ -70,3 +72,23 @@ def test_every_figure_says_in_words_what_it_shows(path: Path) -> None:
     drawings = [found for found in FIGURES.glob(f"{path.stem}.*") if found.suffix in (".svg", ".png")]
     assert len(drawings) == 1
     assert drawings[0].stat().st_size < 1_000_000
+
+
+def test_the_animation_shows_one_frame_at_any_time_and_its_windows_are_right() -> None:
+    drawing = (FIGURES / "walk.svg").read_text(encoding="utf-8")
+    (duration,) = (float(number) for number in re.findall(r"animation: show ([\d.]+)s step-end infinite", drawing))
+    (share,) = (float(number) for number in re.findall(r"visible \} ([\d.]+)%, 100% \{ visibility: hidden \}", drawing))
+    frames = re.findall(r'<g class="frame[^"]*" style="animation-delay: (-[\d.]+)s">(.*?)</g>', drawing, re.S)
+    starts = [duration + float(delay) for delay, _ in frames]
+    assert starts == pytest.approx([number * duration / len(frames) for number in range(len(frames))])
+    assert share == pytest.approx(100 / len(frames), abs=1e-4)
+    assert drawing.count("frame still") == 1
+    for _, content in frames:
+        query, length, kernel_size, dilation, keys = re.search(
+            r"window\((\d+), (\d+), (\d+)(?:, dilation=(\d+))?\) = ([\d ]+)<", content
+        ).groups()
+        keys = [int(key) for key in keys.split()]
+        assert keys == list(window(int(query), int(length), int(kernel_size), dilation=int(dilation or 1)))
+        drawn = re.search(r'class="key" d="([^"]*)"', content).group(1)
+        columns = {(int(x) - 110) // 24 for x in re.findall(r"M(\d+) ", drawn)}
+        assert sorted(columns) == keys

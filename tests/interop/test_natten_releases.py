@@ -92,7 +92,9 @@ def test_a_release_has_what_older_ones_dropped_and_not_what_newer_ones_brought()
 def test_a_name_that_nobody_can_serve_says_so():
     package = natten.install_as_natten("0.17")
     for module, name in ((package, "libnatten"), (package.functional, "na4d"), (package.context, "flux_capacitor")):
-        with pytest.raises(AttributeError, match=f"no attribute '{name}'. dinat_ref stands in .* its README"):
+        with pytest.raises(
+            AttributeError, match=f"no attribute '{name}'. dinat_ref stands in .* tutorials/site/natten.md"
+        ):
             getattr(module, name)
     with pytest.raises(ImportError, match=r"cannot import name 'na4d' from 'natten\.functional' .*natten_surface"):
         from natten.functional import na4d  # noqa: F401

@@ -383,13 +383,13 @@ def test_help_has_examples(capsys):
     assert "dinat-ref train --data digits --out runs/digits" in capsys.readouterr().out
 
 
-def test_the_readme_tells_what_the_shipped_model_reads(capsys):
-    """The README's block, as it stands."""
+def test_the_page_on_training_tells_what_the_shipped_model_reads(capsys):
+    """The page's block, as it stands."""
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: dinat-ref[training]")
-    section = (ROOT / "README.md").read_text().partition("## Train on a CPU\n")[2].partition("\n## ")[0]
-    code = re.search(r"```python\n(.*?)```", section, re.S).group(1)
-    exec(compile(code, "README.md", "exec"), {})
+    page = (ROOT / "tutorials" / "site" / "training.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.S).group(1)
+    exec(compile(code, "training.md", "exec"), {})
     promised = re.search(r"# (\d+ of 360)$", code, re.M).group(1)
     assert capsys.readouterr().out.strip() == promised
-    command_line = re.search(r"^    dinat-ref (train .*)$", section, re.M).group(1)
+    command_line = re.search(r"^    dinat-ref (train .*)$", page, re.M).group(1)
     assert command_line.split() == ["train", "--data", "digits", "--held-out", "0", "--test", "--out", "runs/digits"]

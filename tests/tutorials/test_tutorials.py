@@ -58,16 +58,16 @@ def each(sources: list[Path] = SOURCES) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("source", sources, ids=lambda source: source.stem)
 
 
-def test_numbers_are_consecutive_and_in_the_order_of_both_lists() -> None:
+def test_numbers_are_consecutive_and_in_the_order_of_the_list() -> None:
     numbers = [number for number in range(1, len(SOURCES) + len(KEPT_FREE) + 1) if number not in KEPT_FREE]
     assert [source.name[:2] for source in SOURCES] == [f"{number:02d}" for number in numbers]
-    for readme, folder in ((TUTORIALS / "README.md", ""), (TUTORIALS.parent / "README.md", "tutorials/")):
-        rows = [line for line in readme.read_text().splitlines() if line.startswith("| ![") and ".ipynb)" in line]
-        assert len(rows) == len(SOURCES)
-        for row, source in zip(rows, SOURCES, strict=True):
-            assert f"]({folder}thumbnails/{source.stem}.png) | [{source.name[:2]} · " in row
-            assert f"]({folder}{source.stem}.ipynb) |" in row
-            assert (TUTORIALS / "thumbnails" / f"{source.stem}.png").is_file()
+    readme = (TUTORIALS / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.startswith("| ![") and ".ipynb)" in line]
+    assert len(rows) == len(SOURCES)
+    for row, source in zip(rows, SOURCES, strict=True):
+        assert f"](thumbnails/{source.stem}.png) | [{source.name[:2]} · " in row
+        assert f"]({source.stem}.ipynb) |" in row
+        assert (TUTORIALS / "thumbnails" / f"{source.stem}.png").is_file()
 
 
 @each()

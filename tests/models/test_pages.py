@@ -1,4 +1,4 @@
-"""Every block of the README's section "Run DiNAT anywhere" runs as it stands, on weights made here."""
+"""Every block of the pages on models and on NATTEN's names runs as it stands, on weights made here."""
 
 import contextlib
 import io
@@ -17,10 +17,8 @@ from dinat_ref.models import DinatForImageClassification, create_model
 from tests.models.tiny import tiny
 
 ROOT = Path(__file__).parents[2]
-TITLE = "## Run DiNAT anywhere\n"
-README = (ROOT / "README.md").read_text()
-SECTION = README.partition(TITLE)[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"```python\n(.*?)```", SECTION, re.S)
+PAGES = "".join((ROOT / "tutorials" / "site" / f"{name}.md").read_text() for name in ("models", "natten"))
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGES, re.S)
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
 HUB_NAME = "shi-labs/dinat-mini-in1k-224"
 
@@ -55,7 +53,7 @@ def run(block: str) -> list[str]:
     """Run a block as it stands: the lines it prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(block, "models.md", "exec"), {"__name__": "page"})
     return printed.getvalue().splitlines()
 
 
@@ -67,7 +65,7 @@ def block_with(text: str) -> str:
 
 def test_there_are_these_blocks_and_no_others():
     assert len(BLOCKS) == 4
-    assert SECTION.count("```") == 8
+    assert PAGES.count("```") == 8
 
 
 def test_our_own_way(desk):
@@ -96,7 +94,7 @@ def test_nattens_names(desk):
 
 
 def test_the_command(desk, capsys):
-    (command,) = re.findall(r"`dinat-ref (classify [^`]+)`", SECTION)
+    (command,) = re.findall(r"`dinat-ref (classify [^`]+)`", PAGES)
     assert main(shlex.split(command.replace("FOLDER", HUB_NAME))) == 0
     assert capsys.readouterr().out.startswith("cat.jpg\n")
     assert Path("attention.png").stat().st_size > 1000
