@@ -18,7 +18,7 @@ COMMANDS = {
     "bench": ("dinat_ref.bench.command", "measure every formulation and installed peer in one table"),
     "draw": ("dinat_ref.viz.command", "draw windows, patterns, receptive fields and attention maps"),
     "tiles": ("dinat_ref.tiles", "count the tiles that a kernel visits for a window, and choose a stride"),
-    "explore": ("dinat_ref.viz.explorer", "write a page to explore windows, attention and fields on a photo"),
+    "explore": ("dinat_ref.viz.explorer.command", "write a page to explore windows, attention and fields on a photo"),
     "step": ("dinat_ref.viz.step.command", "step through a formulation, line by line, as a page or as text"),
     "classify": ("dinat_ref.classify", "name what a photograph shows, with any published model"),
     "train": ("dinat_ref.training.command", "train a small DiNAT on digits, a synthetic task or your own images"),
