@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinat_ref import Neighborhood, neighborhood_attention
-from dinat_ref.analysis.attention_maps import attention_map, entropy
 from dinat_ref.analysis.cost import attention_cost
 from dinat_ref.analysis.equivariance import unchanged_share
 from dinat_ref.analysis.growth import reachable_share
 from dinat_ref.analysis.kernel_tiles import count_tiles, end_to_end
 from dinat_ref.analysis.levels import level_coverage
-from dinat_ref.analysis.photo import load_photo, patch_operands
 from dinat_ref.analysis.receptive_field import Layer, WindowedAttention, axis_fields
 from dinat_ref.analysis.tile_cases import USE_CASES
 from dinat_ref.viz.atlas import patterns
@@ -138,17 +136,6 @@ def cost() -> Numbers:
     return rows
 
 
-def attention_maps() -> Numbers:
-    """Effective number of keys of three pixels of the photo, for two dilations."""
-    photo = load_photo().double()
-    query, key = patch_operands(photo)
-    rows: Numbers = {"queries": [[0, 0], [88, 250], [180, 250]], "kernel_size": 13}
-    for dilation in (1, 8):
-        maps = [attention_map(query, key, token, 13, dilation=dilation, scale=1.0) for token in rows["queries"]]
-        rows[f"dilation {dilation}"] = [round(float(entropy(weights.flatten(2)).exp()), 3) for weights in maps]
-    return rows
-
-
 class LargestTensor(TorchDispatchMode):
     """Remember the most numbers that any operation stored in one tensor; on meta tensors, nothing is computed."""
 
@@ -226,7 +213,6 @@ FIGURES = {
     "gridding": gridding,
     "equivariance": equivariance,
     "cost": cost,
-    "attention_maps": attention_maps,
     "formulations": formulations,
     "scaling": scaling,
     "tiles": tiles,

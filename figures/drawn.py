@@ -6,12 +6,11 @@ from typing import Any
 import vector
 from matplotlib.figure import Figure
 
-from dinat_ref.analysis.photo import load_photo
 from dinat_ref.neighborhood import Neighborhood
 from dinat_ref.viz.curves import draw_growth, draw_scaling
 from dinat_ref.viz.experiment_plates import PLATES
 from dinat_ref.viz.kernel_tiles import busiest_tile, draw_published, draw_tile_map, tile_legend
-from dinat_ref.viz.plates import atlas_plate, attention_plate, hero_plate
+from dinat_ref.viz.plates import atlas_plate, hero_plate
 from dinat_ref.viz.theme import KEY, QUERY, SERIES, TIMES, house_style, new_figure, share_legend
 
 Numbers = dict[str, Any]
@@ -87,12 +86,6 @@ def cost(numbers: Numbers) -> Figure:
     return figure
 
 
-def attention_maps(numbers: Numbers) -> Figure:
-    """The windows of three pixels of the photo, and what each attends to."""
-    tokens = [(row, column) for row, column in numbers["queries"]]
-    return attention_plate(load_photo(), tokens, numbers["kernel_size"], [1, 8])
-
-
 def formulations(numbers: Numbers) -> Figure:
     """The largest tensor of each formulation, against the number of tokens."""
     figure, grid = new_figure(size=(6.5, 3.8))
@@ -139,19 +132,18 @@ def tiles(numbers: Numbers) -> Figure:
     return figure
 
 
-DRAWINGS: dict[str, tuple[Callable[[Numbers], Figure | str], str]] = {
-    "walk": (vector.walk, ".svg"),
-    "comparison": (vector.comparison, ".svg"),
-    "hero": (lambda _: hero_plate(), ".svg"),
-    "atlas": (lambda _: atlas_plate(), ".svg"),
-    "receptive_field_growth": (receptive_field_growth, ".svg"),
-    "level_by_level": (level_by_level, ".svg"),
-    "gridding": (gridding, ".svg"),
-    "equivariance": (equivariance, ".svg"),
-    "cost": (cost, ".svg"),
-    "attention_maps": (attention_maps, ".png"),
-    "formulations": (formulations, ".svg"),
-    "scaling": (scaling, ".svg"),
-    "tiles": (tiles, ".svg"),
-    **{name: (plate, ".svg") for name, plate in PLATES.items()},
+DRAWINGS: dict[str, Callable[[Numbers], Figure | str]] = {
+    "walk": vector.walk,
+    "comparison": vector.comparison,
+    "hero": lambda _: hero_plate(),
+    "atlas": lambda _: atlas_plate(),
+    "receptive_field_growth": receptive_field_growth,
+    "level_by_level": level_by_level,
+    "gridding": gridding,
+    "equivariance": equivariance,
+    "cost": cost,
+    "formulations": formulations,
+    "scaling": scaling,
+    "tiles": tiles,
+    **PLATES,
 }

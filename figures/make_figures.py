@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib
 from compare import same_drawing
 from computed import FIGURES
+from dark import follow_screen
 from drawn import DRAWINGS
 
 from dinat_ref.command import show_progress, whole_file
@@ -38,19 +39,18 @@ def as_text(numbers: object) -> str:
 
 def make(name: str, folder: Path) -> tuple[Path, Path]:
     """Compute and draw one figure into a folder: the paths of its numbers and its drawing."""
-    draw, suffix = DRAWINGS[name]
     text = as_text({"alt": ALT[name], **FIGURES[name]()})
     data = folder / "data" / f"{name}.json"
     with whole_file(data) as temporary:
         temporary.write_text(text)
     numbers = json.loads(text)
     del numbers["alt"]
-    drawing, path = draw(numbers), folder / f"{name}{suffix}"
-    if isinstance(drawing, str):
-        with whole_file(path) as temporary:
-            temporary.write_text(drawing, encoding="utf-8")
-        return data, path
-    return data, save_figure(drawing, path)
+    drawing, path = DRAWINGS[name](numbers), folder / f"{name}.svg"
+    if not isinstance(drawing, str):
+        drawing = follow_screen(save_figure(drawing, path).read_text(encoding="utf-8"))
+    with whole_file(path) as temporary:
+        temporary.write_text(drawing, encoding="utf-8")
+    return data, path
 
 
 def differences(name: str) -> list[str]:
@@ -71,7 +71,7 @@ def same(mine: Path, again: Path) -> bool:
     """Compare two files: numbers to the byte, drawings as ``same_drawing`` does."""
     if mine.suffix == ".json":
         return mine.read_bytes() == again.read_bytes()
-    return same_drawing(mine.read_bytes(), again.read_bytes(), mine.suffix)
+    return same_drawing(mine.read_bytes(), again.read_bytes())
 
 
 def versions() -> dict[str, str]:

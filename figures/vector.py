@@ -5,21 +5,13 @@ from html import escape
 from itertools import product
 from typing import Any
 
-from dinat_ref.viz.theme import GRID, GROUP, INK, KEY, QUERY, TOKEN
+from dark import DARK, PAPER
+
+from dinat_ref.viz.theme import GROUP, INK, KEY, QUERY, TOKEN
 
 Numbers = dict[str, Any]
 Cells = Iterable[tuple[int, int]]
 
-PAPER = "#ffffff"
-DARK = {
-    PAPER: "#0d1117",  # GitHub's dark ground
-    TOKEN: "#262c36",
-    GROUP: "#1d466b",
-    KEY: "#3d94dd",
-    QUERY: "#f07a3a",
-    INK: "#e6edf3",
-    GRID: "#484f58",
-}
 FILLS = {"page": PAPER, "dot": PAPER, "token": TOKEN, "group": GROUP, "key": KEY, "query": QUERY, "text": INK}
 STYLE = f"""\
 text {{ font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif }}

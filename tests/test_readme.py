@@ -1,6 +1,7 @@
 """What the README and the site's pages say is true: examples print it, files exist, commands are the ones CI runs."""
 
 import contextlib
+import doctest
 import io
 import re
 from pathlib import Path
@@ -62,3 +63,10 @@ def test_every_tutorial_has_one_row_and_an_honest_time():
         counted = text / 100 + code / 6  # 100 words a minute, 10 seconds a line
         assert int(minutes) % 5 == 0
         assert 0.7 * counted - 5 <= int(minutes) <= 1.3 * counted + 5, f"{name}: {counted:.0f} minutes"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ">>> " in page.read_text()], ids=lambda page: page.name)
+def test_consoles_on_pages_answer_what_they_say(page):
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0
+    assert tried > 0

@@ -36,7 +36,7 @@ def patterns_plate(numbers: Numbers) -> Figure:
     }
     draw_runs(shown, axes, title="Two layers, five seeds: dots are runs, bars their medians")
     _draw_level(axes, "guessing", 0.5)
-    _draw_level(axes, "far_match: at most this where markers never meet", 0.75)
+    _draw_level(axes, "the most for far_match\nwhere markers never meet", 0.75)
     axes.set_xlim(-0.7, len(shown[next(iter(shown))]) - 0.4)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
@@ -122,9 +122,9 @@ def digits_plate(numbers: Numbers) -> Figure:
 
 
 def _draw_level(axes: Axes, text: str, level: float) -> None:
-    """Draw an accuracy to compare with, and its name at the left end."""
+    """Draw an accuracy to compare with, and its name to the right of the axes, where nothing lies under it."""
     axes.axhline(level, color=INK, linestyle=":", linewidth=1)
-    axes.text(0.01, level, text, fontsize=8, va="bottom", transform=axes.get_yaxis_transform())
+    axes.text(1.01, level, text, fontsize=8, va="center", transform=axes.get_yaxis_transform())
 
 
 PLATES: dict[str, Callable[[Numbers], Figure]] = {
