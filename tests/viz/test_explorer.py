@@ -209,6 +209,7 @@ def test_the_tour_sets_the_controls(width: int, height: int, tmp_path: Path) -> 
     assert "knows 49 of 3136 tokens" in texts[5]
     assert "knows all of the photo; three layers of dilation 1 reach 11.5\N{NO-BREAK SPACE}%" in texts[6]
     assert found["again"] == f"1 / {len(stops)}"
+    assert found["line"] == "the key (37, 24), 3 up, 0 right"
     assert found["left"]
     assert found["back"]
     assert found["wide"] <= 0

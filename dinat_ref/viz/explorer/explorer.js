@@ -80,11 +80,11 @@ function show() {
   if ([...$("panes").children].some((element, n) => element !== shown[n]) || $("panes").children.length !== shown.length) $("panes").replaceChildren(...shown);
   $("panes").className = state.view;
   showTour(); showControls();
+  $("numbers").open = !!state.numbers;
+  $("tables").innerHTML = state.numbers ? numbersOf(PATTERNS.dina.layers()[state.layer - 1]) : "";
   names.forEach(name => panes[name].draw());
   $("says").textContent = panes.dina.says();
   $("legend").innerHTML = legend(panes.dina);
-  $("numbers").open = !!state.numbers;
-  $("tables").innerHTML = state.numbers ? numbersOf(PATTERNS.dina.layers()[state.layer - 1]) : "";
 }
 
 for (const name of ["k", "s"]) form[name].append(...data.options[name].map(value => new Option(value, value)));

@@ -67,6 +67,8 @@ class Pane {  // one photo, and what one kind of attention does with the query
     const grown = Math.max(0, 7 * sharp - size) / 2, side = size + 2 * grown;  // a token may be too small to be found
     pen.fillStyle = QUERY; pen.fillRect(x - grown, y - grown, side, side);
     pen.strokeStyle = "#fff"; pen.lineWidth = 2 * sharp; pen.strokeRect(x - grown - sharp / 2, y - grown - sharp / 2, side + sharp, side + sharp);
+    const ring = state.numbers && this.name === "dina" ? picked : null;  // the key whose line is written out
+    if (ring !== null && ring !== own) { const [kx, ky] = at(ring); pen.strokeRect(kx, ky, size, size); }
     if (pointed) { const [px, py] = at(pointed[0] * Y + pointed[1]); pen.lineWidth = sharp; pen.strokeRect(px + .5, py + .5, size - 1, size - 1); }
     this.tell();
   }
@@ -117,7 +119,7 @@ function legend(pane) {
   const parts = [box(QUERY, "query")];
   if (state.mode === "window") parts.push(box("#2b8cff", "its keys"));
   if (state.mode === "inverse") parts.push(box("#00b884", "queries that attend it"));
-  if (state.mode === "field") state.d.forEach((d, n) => parts.push(box(fieldColor(n + 1), n ? `with layer ${n + 1}` : "after layer 1")));
+  if (state.mode === "field") parts.push(`<span>known after layer ${state.d.map((_, n) => box(fieldColor(n + 1), n + 1)).join("&nbsp; ")}</span>`);
   if (state.mode === "attention") parts.push(`<span class="scale">weight 0 <i style="background:linear-gradient(90deg,${data.ramp.filter((_, n) => n % 7 === 0).join()})"></i> <output>${(pane.most || 0).toFixed(3)}</output>, the most beside its own</span>`);
   if (state.view === "side" && state.mode !== "field") parts.push(`<span><i class="line"></i>blocks end</span>`);
   return parts.join("");

@@ -7,11 +7,13 @@ function layer(name, step = 1) {
 }
 const neighborhood = d => layer(`na,${state.k},${d},${state.s},${state.c}`, d);
 const PATTERNS = {
-  dina: {title: () => state.mode === "field" ? `DiNA ${state.d.join("-")}` : `DiNA, dilation ${state.d[state.layer - 1]}`, layers: () => state.d.map(neighborhood)},
-  na: {title: () => "Neighborhood attention", layers: () => state.d.map(() => neighborhood(1))},
-  swin: {title: () => state.mode === "field" ? "Swin, blocks in turn" : state.layer % 2 ? "Swin's blocks" : "Swin's shifted blocks", layers: () => state.d.map((_, n) => layer(`swin,${state.k},${n % 2}`))},
+  dina: {title: () => `DiNA${ofLayers(state.d)}`, layers: () => state.d.map(neighborhood)},
+  na: {title: () => `NA${ofLayers(state.d.map(() => 1))}`, layers: () => state.d.map(() => neighborhood(1))},
+  swin: {title: () => state.mode === "field" ? "Swin, shifted in turn" : state.layer % 2 ? "Swin's blocks" : "Swin's blocks, shifted",
+    layers: () => state.d.map((_, n) => layer(`swin,${state.k},${n % 2}`))},
   full: {title: () => "Full attention", layers: () => state.d.map(() => layer("full"))},
 };
+const ofLayers = d => state.mode === "field" ? ` ${d.join("-")}` : `, dilation ${d[state.layer - 1]}`;
 const SIDE_BY_SIDE = ["na", "dina", "swin", "full"];
 
 const axisKeys = ({tables, step}, axis, i) => Array.from({length: tables[axis][i][1]}, (_, n) => tables[axis][i][0] + n * step);

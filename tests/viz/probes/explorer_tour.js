@@ -11,6 +11,8 @@ for (const stop of data.stops) {
     cells: document.querySelectorAll("#tables .grid td").length,
     top: $("caption").getBoundingClientRect().top, bottom: $("says").getBoundingClientRect().bottom,
   });
+  const cell = document.querySelectorAll("#tables .grid td")[3];  // the first row's key above the query
+  if (cell) { cell.click(); found.line = document.querySelector("#line h3").textContent; }
   $("after").click();
 }
 found.again = $("place").textContent;
