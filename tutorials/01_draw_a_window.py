@@ -13,9 +13,6 @@
 import torch
 
 from dinat_ref import Neighborhood, na2d, neighborhood_weights, window
-from dinat_ref.viz.theme import new_figure
-from dinat_ref.viz.windows import draw_window
-from dinat_ref.window import picture
 
 # %% [markdown]
 # ## One axis
@@ -27,15 +24,32 @@ from dinat_ref.window import picture
 print(window(4, length=9, kernel_size=3), "=", list(window(4, length=9, kernel_size=3)))
 
 # %% [markdown]
-# Here are the windows of all queries at once, a row each: `Q` is the query, `#` a key that it attends.
+# Drawn, with two more queries below it. Position 0 has no left neighbor, so its window is *shifted* to the right: the
+# dashed outline is where it would lie if the axis went on. It is not cut.
 
 # %%
+from dinat_ref.viz.theme import new_figure, share_legend
+from dinat_ref.viz.windows import draw_window, window_legend
+
+row = Neighborhood((9,), kernel_size=3)
+figure, grid = new_figure(3, 1, size=(6, 2.8))
+for axes, i in zip(grid.flat, (4, 1, 0)):
+    keys = ", ".join(str(j) for j in window(i, length=9, kernel_size=3))
+    draw_window(row, (i,), axes, view=((0, 1), (-1, 9)), title=f"query {i} attends {keys}", legend=False)
+share_legend(figure, window_legend([row], [(0,)]), columns=4)
+figure
+
+# %% [markdown]
+# All queries at once, a row each, in plain text: `Q` is the query, `#` a key that it attends.
+
+# %%
+from dinat_ref.window import picture
+
 print(picture(9, 3))
 
 # %% [markdown]
-# Look at the first and the last row. Position 0 has no left neighbor, so its window is *shifted* to the right. It is
-# not cut: every query attends exactly three keys, wherever it stands. That is a claim, and a claim can be checked for
-# every axis up to 16 tokens.
+# Every query attends exactly three keys, wherever it stands. That is a claim, and a claim can be checked for every axis
+# up to 16 tokens.
 
 # %%
 checked = 0
@@ -53,8 +67,8 @@ print(f"{checked} windows checked")
 # %% [markdown]
 # ## Two axes
 #
-# A picture has rows and columns. The neighborhood of a token is simply every row of its row window, combined with
-# every column of its column window. `Neighborhood` holds the arguments and answers questions.
+# A picture has rows and columns. The neighborhood of a token is every row of its row window, combined with every column
+# of its column window. `Neighborhood` holds the arguments and answers questions.
 
 # %%
 neighborhood = Neighborhood((6, 8), kernel_size=3)
@@ -62,9 +76,10 @@ print(neighborhood.neighbors((2, 3)))
 assert neighborhood.neighbors((2, 3)) == [(row, column) for row in (1, 2, 3) for column in (2, 3, 4)]
 
 # %%
-figure, grid = new_figure(1, 2, size=(8, 4))
-draw_window(neighborhood, (2, 3), grid[0, 0])
-draw_window(Neighborhood((6, 8), kernel_size=(3, 5)), (2, 3), grid[0, 1])
+figure, grid = new_figure(1, 2, size=(8, 3.4))
+draw_window(neighborhood, (2, 3), grid[0, 0], legend=False)
+draw_window(Neighborhood((6, 8), kernel_size=(3, 5)), (2, 3), grid[0, 1], legend=False)
+share_legend(figure, window_legend([neighborhood], [(2, 3)]))
 figure
 
 # %% [markdown]

@@ -13,12 +13,6 @@
 import torch
 
 from dinat_ref import Neighborhood, na1d, na2d, window
-from dinat_ref.analysis.edge_shift import edge_shift, unshifted_window
-from dinat_ref.analysis.equivariance import unchanged_share
-from dinat_ref.attention.bias import bias_index
-from dinat_ref.viz.inverse import draw_attention_counts
-from dinat_ref.viz.theme import new_figure, share_legend
-from dinat_ref.viz.windows import draw_window, window_legend
 
 # %% [markdown]
 # ## Four answers to one question
@@ -27,7 +21,7 @@ from dinat_ref.viz.windows import draw_window, window_legend
 
 # %%
 length, kernel_size = 7, 5
-wanted = list(unshifted_window(0, length, kernel_size))
+wanted = list(range(0 - 2, 0 + 3))
 answers = {
     "pad: keep them, as zeros": [j if 0 <= j < length else None for j in wanted],
     "clip: leave them out": [j for j in wanted if 0 <= j < length],
@@ -66,14 +60,19 @@ assert padded[0] < 0.5
 # shift.
 
 # %%
+from dinat_ref.viz.theme import new_figure, share_legend
+from dinat_ref.viz.windows import draw_window, window_legend
+
 neighborhood = Neighborhood((12, 12), kernel_size=5)
 tokens = [(6, 6), (0, 6), (1, 11)]
-figure, grid = new_figure(1, 3, size=(9, 4))
+figure, grid = new_figure(1, 3, size=(8.5, 3.8))
 for axes, token in zip(grid.flat, tokens):
     draw_window(neighborhood, token, axes, view=((-2, 12), (0, 14)), legend=False)
-    print(token, "is shifted by", edge_shift(neighborhood, token))
 share_legend(figure, window_legend([neighborhood] * 3, tokens))
-assert [edge_shift(neighborhood, token) for token in tokens] == [(0, 0), (2, 0), (1, -2)]
+
+shifts = [tuple(window(i, 12, 5)[0] - (i - 2) for i in token) for token in tokens]  # first key, less the wanted one
+print(dict(zip(tokens, shifts)))
+assert shifts == [(0, 0), (2, 0), (1, -2)]
 figure
 
 # %% [markdown]
@@ -92,12 +91,12 @@ torch.testing.assert_close(means, torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0]), rtol=
 # %% [markdown]
 # ## The bias table has a rim for them
 #
-# Models add a learned number to every score, by the *offset* between query and key. In the middle, offsets run from
-# -2 to 2. The first query sees offsets 0 to 4, the last -4 to 0. So the table needs 2k - 1 = 9 entries per axis, and
-# its rim is read by edge queries only.
+# Models add a learned number to every score, by the *offset* between query and key: the relative positional bias. In
+# the middle, offsets run from -2 to 2. The first query sees offsets 0 to 4, the last -4 to 0. So the table needs 2k - 1
+# = 9 entries per axis, and its rim is read by edge queries only.
 
 # %%
-offsets = bias_index(Neighborhood((7,), kernel_size=5))[0] - 4
+offsets = torch.tensor([[j - i for j in window(i, 7, 5)] for i in range(7)])
 print(offsets)
 assert offsets.min() == -4
 assert offsets.max() == 4
@@ -113,7 +112,10 @@ assert offsets[3].tolist() == [-2, -1, 0, 1, 2]
 
 # %%
 for distance in (1, 5, 8, 16):
-    share = unchanged_share(lambda layout: Neighborhood(layout, 7), shared=48, shift=distance)
+    length = 48 + distance  # of each crop; token i of the second is token i + distance of the first
+    first = [window(i + distance, length, 7) for i in range(48)]
+    second = [range(keys.start + distance, keys.stop + distance) for keys in (window(i, length, 7) for i in range(48))]
+    share = sum(a == b for a, b in zip(first, second)) / 48
     print(f"crops {distance:2} tokens apart: {100 * share:.1f} % of the shared tokens see the same window")
     assert share == 42 / 48
 
@@ -122,9 +124,11 @@ for distance in (1, 5, 8, 16):
 # queries, a token four steps from two edges by 49: it belongs to all those shifted windows.
 
 # %%
+from dinat_ref.viz.inverse import draw_attention_counts
+
 figure, grid = new_figure(1, 1, size=(5.5, 4.2))
 draw_attention_counts(neighborhood, grid[0, 0])
-counts = neighborhood.mask().sum(0)
+counts = neighborhood.mask().sum(0)  # a row of the mask is a query, a column a key
 print("fewest", counts.min().item(), "most", counts.max().item(), "mean", counts.float().mean().item())
 assert (counts.min(), counts.max(), counts.sum()) == (9, 49, 25 * 144)
 figure

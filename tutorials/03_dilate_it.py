@@ -12,12 +12,7 @@
 # %%
 import torch
 
-from dinat_ref import Neighborhood, na2d, neighborhood_weights, window
-from dinat_ref.analysis.attention_maps import reach
-from dinat_ref.analysis.receptive_field import coverage, layers_to_reach
-from dinat_ref.viz.receptive_field import draw_receptive_field
-from dinat_ref.viz.theme import new_figure, share_legend
-from dinat_ref.viz.windows import draw_window, window_legend
+from dinat_ref import Neighborhood, na2d, window
 from dinat_ref.window import dilation_group, picture
 
 # %% [markdown]
@@ -61,28 +56,31 @@ print("6 groups, all equal")
 # %% [markdown]
 # ## Same keys, wider view
 #
-# Dark blue keys are attended. Pale ones belong to the group but are too far away.
+# Dark blue keys are attended. Pale ones belong to the query's dilation group but are too far away; without dilation
+# there is one group, and every token is in it.
 
 # %%
-figure, grid = new_figure(1, 3, size=(9, 4.2))
+from dinat_ref.viz.theme import new_figure, share_legend
+from dinat_ref.viz.windows import draw_window, window_legend
+
+figure, grid = new_figure(1, 3, size=(8.5, 3.7))
 neighborhoods = [Neighborhood((15, 15), 3, dilation=dilation) for dilation in (1, 2, 5)]
 for axes, neighborhood in zip(grid.flat, neighborhoods):
-    draw_window(neighborhood, (7, 7), axes, legend=False)
-share_legend(figure, window_legend(neighborhoods, [(7, 7)] * 3))
+    draw_window(neighborhood, (7, 7), axes, legend=False, show_group=True)
+share_legend(figure, window_legend(neighborhoods, [(7, 7)] * 3), columns=4)
 figure
 
 # %% [markdown]
-# The number of keys never changes, so neither does the cost. What changes is the distance to what a query sees. With
-# equal weights, the mean distance grows in proportion to the dilation. The last dilation is the largest that is
-# legal: `kernel_size * dilation` may not exceed the axis.
+# The number of keys never changes, so neither does the cost. What changes is the distance to what a query sees: it
+# grows in proportion to the dilation. The last dilation is the largest that is legal: `kernel_size * dilation` may not
+# exceed the axis.
 
 # %%
-zeros = torch.zeros(1, 15, 15, 1, 1)
-for neighborhood in neighborhoods:
-    (kernel_size, _), (dilation, _) = neighborhood.kernel_size, neighborhood.dilation
-    weights = neighborhood_weights(zeros, zeros, kernel_size, dilation=dilation)
-    distance = reach(weights, neighborhood)[0, 7, 7, 0].item()
-    print(f"dilation {dilation}: {weights.shape[-1]} keys, on average {distance:.2f} tokens away")
+for dilation, neighborhood in zip((1, 2, 5), neighborhoods):
+    keys = torch.tensor(neighborhood.neighbors((7, 7)), dtype=torch.float64)  # [9, 2]
+    distance = (keys - 7).norm(dim=1).mean().item()
+    print(f"dilation {dilation}: {len(keys)} keys, on average {distance:.2f} tokens away")
+    assert abs(distance - dilation * 4 * (1 + 2**0.5) / 9) < 1e-12
 
 try:
     Neighborhood((15, 15), 3, dilation=6)
@@ -93,10 +91,13 @@ except ValueError as error:
 # ## The mistake: one dilation everywhere
 #
 # Stack four layers of dilation 5 and a token still sees only its own group: one token in 25, for ever. This is called
-# *gridding*. Alternate dilation 1 and 5 instead: the first layer gathers a block of 3 x 3, the second looks at blocks
-# 5 apart, and soon there are no holes. DiNAT alternates for this reason.
+# *gridding*. Alternate dilation 1 and 5 instead: the first layer gathers blocks of 5 x 5 tokens, the second looks at
+# blocks 5 apart, and there are no holes. DiNAT alternates for this reason.
 
 # %%
+from dinat_ref.analysis.receptive_field import coverage, layers_to_reach
+from dinat_ref.viz.receptive_field import draw_receptive_field
+
 layout, token = (56, 56), (27, 27)
 stacks = {
     "dilation 1, four times": [1, 1, 1, 1],
@@ -115,10 +116,35 @@ for axes, (name, dilations) in zip(grid.flat, stacks.items()):
 figure
 
 # %% [markdown]
+# ## No holes: k must be at least d
+#
+# That the blocks met was no luck. A block is k wide and the next one begins d further on, so they leave a gap if d is
+# larger than k. Two layers, one of dilation 1 and one of dilation d, see without holes exactly if **k >= d**.
+
+# %%
+figure, grid = new_figure(1, 3, size=(9.5, 3.4))
+for axes, dilation in zip(grid.flat, (4, 5, 7)):
+    reached = layers_to_reach([Neighborhood(layout, 5, dilation=d) for d in (1, dilation)], token)
+    draw_receptive_field(reached, axes, title=f"kernel 5, dilations 1 and {dilation}", colorbar=dilation == 7)
+
+for kernel_size in range(2, 9):
+    for dilation in range(1, 11):
+        far = window(100, 200, kernel_size, dilation=dilation)
+        seen = {j for i in far for j in window(i, 200, kernel_size)}
+        has_no_holes = seen == set(range(min(seen), max(seen) + 1))
+        assert has_no_holes == (kernel_size >= dilation)
+print("checked for 70 pairs of k and d")
+figure
+
+# %% [markdown]
+# DiNAT's kernel is 7 and its second layer's dilation is often 8: just too wide. Its third layer closes the gaps;
+# [08](08_grow_a_receptive_field.ipynb) looks at them.
+
+# %% [markdown]
 # ## On your own
 #
-# * Which dilations would you choose for three layers of kernel 3 on an axis of 27, so that every token sees
-#   everything? Tutorial 08 has the answer; `coverage` tells you whether you are right.
+# * Which dilations would you choose for three layers of kernel 3 on an axis of 27, so that the token in the middle sees
+#   everything? `coverage` tells you whether you are right.
 # * `dilation=(1, 4)` dilates columns only. Draw it.
 # * Dilation groups do not talk to each other. What follows for the gradient of a loss that looks at one group only?
 #

@@ -15,9 +15,6 @@ import math
 import torch
 
 from dinat_ref import Neighborhood, neighborhood_attention
-from dinat_ref.attention.cut import axis_tiles
-from dinat_ref.viz.maps import draw_map
-from dinat_ref.viz.theme import new_figure
 
 # %% [markdown]
 # ## The example
@@ -52,8 +49,8 @@ print("weights  ", weights)
 print("output   ", output_here)
 
 # %% [markdown]
-# Do that for all tokens and you have the oracle that everything else is measured by. It takes N times K steps of
-# Python, so nobody would run it on a photo.
+# Do that for all tokens and you have an *oracle*: a program so simple that it is believed, and everything else is
+# compared with it. It takes N times K steps of Python, so nobody would run it on a photo.
 
 # %%
 by_loops = torch.empty(X, Y, D, dtype=torch.float64)
@@ -122,6 +119,9 @@ assert mask.sum() == 20 * 9
 print(f"{mask.sum().item()} of {mask.numel()} scores are needed")
 torch.testing.assert_close(by_mask, by_loops, rtol=1e-12, atol=1e-12)
 
+from dinat_ref.viz.maps import draw_map
+from dinat_ref.viz.theme import new_figure
+
 figure, grid = new_figure(1, 2, size=(7.5, 3.6))
 draw_map(mask, grid[0, 0], title="mask: a row for each query")
 weights = scores.softmax(-1)
@@ -137,6 +137,8 @@ figure
 # what `impl="auto"` runs on large maps.
 
 # %%
+from dinat_ref.attention.cut import axis_tiles
+
 for tile in axis_tiles(neighborhood, axis=1, size=2):
     print("columns: queries", list(tile.queries), "slab of keys", list(tile.keys))
 

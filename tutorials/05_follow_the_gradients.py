@@ -13,15 +13,12 @@
 import torch
 
 from dinat_ref import Neighborhood, na2d, neighborhood_weights
-from dinat_ref.analysis.attention_maps import scatter_weights
-from dinat_ref.viz.inverse import draw_attended_by, inverse_legend
-from dinat_ref.viz.theme import new_figure, share_legend
 
 # %% [markdown]
 # ## Attention is a matrix
 #
 # For given queries and keys, attention is linear in the values: `out = P @ V`, where row i of P holds the weights of
-# query i, with zeros outside its window. `scatter_weights` puts the K weights of every query where they belong.
+# query i, with zeros outside its window. So take the K weights of every query, and scatter them to where its keys are.
 
 # %%
 X, Y, D = 6, 7, 4
@@ -31,8 +28,9 @@ query, key, value = torch.randn(3, 1, X, Y, 1, D, generator=generator, dtype=tor
 for tensor in (query, key, value):
     tensor.requires_grad_()
 
-with torch.no_grad():
-    P = scatter_weights(neighborhood_weights(query, key, kernel_size=3), neighborhood)[0, 0]  # [N, N]
+weights = neighborhood_weights(query, key, kernel_size=3).detach().reshape(X * Y, 9)  # [N, K]
+P = torch.zeros(X * Y, X * Y, dtype=torch.float64)
+P.scatter_(1, neighborhood.indices(), weights)  # [N, N]
 output = na2d(query, key, value, kernel_size=3)
 torch.testing.assert_close(P @ value.detach().flatten(1, 2)[0, :, 0], output.detach().flatten(1, 2)[0, :, 0])
 print("P is", tuple(P.shape), "with", int((P > 0).sum()), "entries that are not zero:", X * Y, "queries of 9 keys")
@@ -65,13 +63,16 @@ print("dV = P^T dO")
 # Green tokens attend the orange one; small blue squares mark what the orange one attends.
 
 # %%
+from dinat_ref.viz.inverse import draw_attended_by, inverse_legend
+from dinat_ref.viz.theme import new_figure, share_legend
+
 wide = Neighborhood((12, 12), kernel_size=5)
 tokens = [(6, 6), (0, 6), (4, 4)]
-figure, grid = new_figure(1, 3, size=(10, 4))
+figure, grid = new_figure(1, 3, size=(8.5, 3.5))
 for axes, token in zip(grid.flat, tokens):
-    draw_attended_by(wide, token, axes, legend=False)
+    title = f"token {token}: attends {len(wide.neighbors(token))},\nattended by {len(wide.attended_by(token))}"
+    draw_attended_by(wide, token, axes, title=title, legend=False)
 share_legend(figure, inverse_legend(), columns=4)
-print([len(wide.attended_by(token)) for token in tokens])
 assert [len(wide.attended_by(token)) for token in tokens] == [25, 15, 49]
 figure
 

@@ -13,9 +13,6 @@
 import torch
 
 from dinat_ref import Neighborhood, na1d, na3d, window
-from dinat_ref.viz.atlas import draw_pattern, pattern_legend, patterns
-from dinat_ref.viz.theme import new_figure, share_legend
-from dinat_ref.viz.windows import draw_window, window_legend
 from dinat_ref.window import leader, picture
 
 # %% [markdown]
@@ -24,6 +21,9 @@ from dinat_ref.window import leader, picture
 # One row per query, one column per key. Everything on this page is somewhere in here; look back when you are lost.
 
 # %%
+from dinat_ref.viz.atlas import draw_pattern, pattern_legend, patterns
+from dinat_ref.viz.theme import new_figure, share_legend
+
 figure, grid = new_figure(2, 5, size=(9.5, 4.6))
 for axes, (name, layer) in zip(grid.flat, patterns().items()):
     draw_pattern(layer, axes, name)
@@ -50,6 +50,8 @@ assert [window(i, 8, 4).start for i in range(8)] == [0, 0, 0, 1, 2, 3, 4, 4]
 # %%
 print(picture(9, 5, stride=3))
 print("leaders", [leader(i, 9, stride=3) for i in range(9)])
+
+from dinat_ref.viz.windows import draw_window, window_legend
 
 figure, grid = new_figure(1, 2, size=(7.5, 4.4))
 strided = Neighborhood((12, 12), 5, stride=3)

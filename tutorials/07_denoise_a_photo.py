@@ -13,10 +13,7 @@
 import torch
 
 from dinat_ref import Neighborhood, na2d
-from dinat_ref.analysis.attention_maps import attention_map, entropy
 from dinat_ref.analysis.photo import load_photo, patch_operands, psnr
-from dinat_ref.viz.attention import draw_attention, draw_photo
-from dinat_ref.viz.theme import new_figure
 
 # %% [markdown]
 # ## A noisy portrait
@@ -75,6 +72,9 @@ assert psnr(denoised, clean) > psnr(noisy, clean) + 7
 assert psnr(denoised, clean) > psnr(blurred, clean) + 3
 
 # %%
+from dinat_ref.viz.attention import draw_attention, draw_photo
+from dinat_ref.viz.theme import new_figure
+
 figure, grid = new_figure(1, 3, size=(8, 2.5))
 names = [f"noisy, {psnr(noisy, clean):.1f} dB", f"13 x 13 mean, {psnr(blurred, clean):.1f} dB"]
 names.append(f"13 x 13 attention, {psnr(denoised, clean):.1f} dB")
@@ -88,16 +88,27 @@ figure
 # The weights of three pixels, in multiples of 1/169, which each key would get if all were alike. In flat skin the
 # weight is spread widely. On the rim of the glasses it stays on the rim: an edge averages with the edge, and remains
 # one.
+#
+# How many keys does a pixel use? The *entropy* of its weights, exponentiated, counts them: 1 if all weight is on one
+# key, 169 if all weigh the same.
 
 # %%
+from dinat_ref.analysis.attention_maps import attention_map
+from dinat_ref.viz.windows import outline_window
+
 places = {"forehead": (76, 135), "rim of the glasses": (103, 108), "cheek": (165, 95)}
 neighborhood = Neighborhood((256, 256), 13)
-figure, grid = new_figure(1, 3, size=(9.5, 3))
-for axes, (name, token) in zip(grid.flat, places.items()):
+figure, grid = new_figure(1, 4, size=(9.5, 2.6), width_ratios=(1, 1.15, 1.15, 1.15))
+draw_photo(noisy, grid[0, 0], title="three windows")
+for axes, letter, (name, token) in zip(grid[0, 1:], "ABC", places.items()):
+    outline_window(grid[0, 0], neighborhood, token, label=letter)
     weights = attention_map(query, key, token, kernel_size=13, scale=1.0)[0, 0]
     second = 169 * weights.flatten().sort().values[-2].item()  # the end of the colour scale
-    draw_attention(noisy.mean(-1).numpy(), weights.numpy(), neighborhood, token, axes, title=name, largest=second)
-    print(f"{name:20} looks at {entropy(weights.flatten()).exp().item():5.1f} of 169 keys, effectively")
+    draw_attention(
+        noisy.mean(-1).numpy(), weights.numpy(), neighborhood, token, axes, title=f"{letter}: {name}", largest=second
+    )
+    used = weights[weights > 0]
+    print(f"{name:20} looks at {(-(used * used.log()).sum()).exp().item():5.1f} of 169 keys, effectively")
 figure
 
 # %% [markdown]

@@ -12,14 +12,7 @@
 import torch
 
 from dinat_ref import Neighborhood, na2d
-from dinat_ref.analysis.effective_field import effective_receptive_field
-from dinat_ref.analysis.growth import corner_width, interior_width
-from dinat_ref.analysis.levels import level_coverage, level_layers
-from dinat_ref.analysis.receptive_field import WindowedAttention, axis_fields, layers_to_reach, receptive_field
-from dinat_ref.viz.curves import draw_growth
-from dinat_ref.viz.maps import draw_map
-from dinat_ref.viz.receptive_field import draw_receptive_field
-from dinat_ref.viz.theme import new_figure
+from dinat_ref.analysis.receptive_field import WindowedAttention, axis_fields, receptive_field
 
 # %% [markdown]
 # ## Sets of tokens
@@ -59,10 +52,13 @@ seen["NA, from a corner"] = [int(field[0].sum()) for field in axis_fields(stacks
 for name, widths in seen.items():
     print(f"{name:30}", widths)
 
-assert seen["NA"] == [interior_width(7, [1] * count) for count in range(5)] == [1, 7, 13, 19, 25]
-assert seen["NA, from a corner"] == [corner_width(7, count) for count in range(5)] == [1, 7, 10, 13, 16]
+assert seen["NA"] == [1 + count * (7 - 1) for count in range(5)] == [1, 7, 13, 19, 25]
+assert seen["NA, from a corner"] == [1, *(7 + 7 // 2 * (count - 1) for count in range(1, 5))] == [1, 7, 10, 13, 16]
 assert seen["DiNA, dilations 1, 7, 49, 49"][:4] == [7**count for count in range(4)]
 assert seen["windows"] == [1, 7, 7, 7, 7]
+
+from dinat_ref.viz.curves import draw_growth
+from dinat_ref.viz.theme import new_figure
 
 figure, grid = new_figure(1, 1, size=(6.5, 3.6))
 draw_growth(seen, grid[0, 0], ylabel="tokens seen, of 343", log=7)
@@ -76,6 +72,10 @@ figure
 # to 8. It costs nothing, and after three layers there is no token it does not see.
 
 # %%
+from dinat_ref.analysis.levels import level_coverage, level_layers
+from dinat_ref.analysis.receptive_field import layers_to_reach
+from dinat_ref.viz.receptive_field import draw_receptive_field
+
 figure, grid = new_figure(1, 2, size=(8, 3.4))
 for axes, name in zip(grid.flat, ("nat_mini", "dinat_mini")):
     reached = layers_to_reach(level_layers(name)[0], (28, 28))
@@ -121,24 +121,39 @@ def mean_layers(dilations):
     return run
 
 
-x = torch.zeros(1, 56, 56, 1, 1, dtype=torch.float64)
-figure, grid = new_figure(1, 2, size=(7.5, 3.4))
-for axes, dilations in zip(grid.flat, ([1, 1, 1], [1, 8, 1])):
-    influence = effective_receptive_field(lambda x: mean_layers(dilations)(x)[..., 0], x, (28, 28)).squeeze(-1).sqrt()
+x = torch.zeros(1, 56, 56, 1, 1, dtype=torch.float64, requires_grad=True)
+influence = {}
+for dilations in ([1, 1, 1], [1, 8, 1]):
+    output = mean_layers(dilations)(x)[0, 28, 28].sum()  # of one token
+    (gradient,) = torch.autograd.grad(output, x)
+    weight = influence[f"dilations {dilations}"] = gradient[0, :, :, 0, 0]  # of each input token in it
     exact = receptive_field([Neighborhood((56, 56), 7, dilation=d) for d in dilations], (28, 28))
-    torch.testing.assert_close(influence > 1e-15, exact, rtol=0, atol=0)
-    share = (influence > influence.max() / 2).sum() / exact.sum()
+    torch.testing.assert_close(weight > 1e-15, exact, rtol=0, atol=0)
+    share = (weight > weight.max() / 2).sum() / exact.sum()
     print(f"dilations {dilations}: {exact.sum().item()} tokens can matter,")
     print(f"    {100 * share:.0f} % of them at least half as much as the most important")
-    draw_map(influence / influence.max(), axes, title=f"influence, dilations {dilations}", label="of the largest")
+
+# %%
+from matplotlib.colors import LogNorm
+
+from dinat_ref.viz.maps import draw_map
+
+figure, grid = new_figure(1, 2, size=(8, 3.6))
+for axes, (name, weight) in zip(grid.flat, influence.items()):
+    label = None if axes is grid[0, 0] else "weight in the output, 1 = a fair share"
+    fair = (56 * weight.clone()).mul(56).masked_fill(weight == 0, torch.nan)  # 3,136 tokens
+    draw_map(fair, axes, title=f"influence, {name}", label=label, norm=LogNorm(0.01, 50))
+style = {"textcoords": "offset points", "arrowprops": {"arrowstyle": "->", "color": "white"}, "color": "white"}
+grid[0, 1].annotate("the frame", (3, 20), (18, 24), fontsize=8, **style)
 figure
 
 # %% [markdown]
-# On the left a bell. On the right a plateau as wide as the picture: each of the 49 keys of the dilated layer brings
-# the neighborhood around it, and the fine grid is where two of them touch. The bright frame is the edges' work:
-# windows that were shifted inwards look there more often than elsewhere, as the counts in tutorial 02 said they
-# would. (That the set and the support of the gradient are equal is asserted above. It is the same test that checks
-# `receptive_field` itself.)
+# Both pictures have one colour scale, and it is logarithmic: yellow counts a thousand times as much as dark blue, and
+# what is white does not count. On the left is a bell. On the right is a plateau as wide as the picture: each of the 49
+# keys of the dilated layer brings the neighborhood around it, and the fine grid is where two of them touch. The frame
+# is the work of the edges: windows that were shifted inwards look there more often than elsewhere, as the counts in
+# tutorial 02 said they would. (That the set and the support of the gradient are equal is asserted above. It is the same
+# test that checks `receptive_field` itself.)
 #
 # ## On your own
 #

@@ -4,7 +4,7 @@
 # DiNAT-Mini has 19,984,174 parameters. When you know where each of them lives, you know the model.
 #
 # **What you'll do:** count DiNAT-Mini block by block until the sum is right to the last parameter, write its layer in
-# ten lines, give it a relative positional bias, and carry weights from one spelling of their names to another.
+# ten lines, give it a relative positional bias, and load weights whatever names they were published under.
 #
 # **What you'll need:** [08, grow a receptive field](08_grow_a_receptive_field.ipynb), and what a linear layer, a
 # convolution and a LayerNorm are.
@@ -15,14 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from dinat_ref import na2d
-from dinat_ref.analysis.attention_maps import attention_map
 from dinat_ref.models import create_model, list_models, load_checkpoint
-from dinat_ref.models.keys import to_huggingface
 from dinat_ref.models.layers import Layer
 from dinat_ref.models.variants import variant_config
-from dinat_ref.viz.bias import draw_bias
-from dinat_ref.viz.maps import draw_map
-from dinat_ref.viz.theme import new_figure
 
 # %% [markdown]
 # ## The plan
@@ -143,10 +138,15 @@ print("the same layer")
 # drawing holds the offsets of queries away from the edges; the rim is for shifted windows.
 
 # %%
+from dinat_ref.analysis.attention_maps import attention_map
+from dinat_ref.viz.bias import draw_bias
+from dinat_ref.viz.maps import draw_map
+from dinat_ref.viz.theme import new_figure
+
 offsets = torch.arange(-6.0, 7)
 table = -(offsets[:, None] ** 2 + offsets**2) / 8
 zeros = torch.zeros(1, 14, 18, 1, 4)
-figure, grid = new_figure(1, 3, size=(10, 3.2))
+figure, grid = new_figure(1, 3, size=(9, 2.9))
 draw_bias(table, grid[0, 0], title="the table")
 for axes, token in zip(grid[0, 1:], ((6, 9), (0, 1))):
     weights = attention_map(zeros, zeros, token, kernel_size=7, rpb=table[None])[0, 0]
@@ -161,12 +161,14 @@ figure
 #
 # ## Checkpoints
 #
-# Published weights come in two spellings: the original repository's, and Hugging Face's, which splits the qkv
-# projection into three. `load_checkpoint` reads both and insists that every parameter is there. There is no network
-# here, so we cut DiNAT-Mini down to two levels, write a checkpoint of it in Hugging Face's spelling, and read it
-# back.
+# A *checkpoint* is a file of trained weights, a tensor for each parameter's name. Published ones come in two spellings:
+# the original repository's, and Hugging Face's, which splits the qkv projection into three. `load_checkpoint` reads
+# both and insists that every parameter is there. There is no network here, so we cut DiNAT-Mini down to two levels,
+# write a checkpoint of it in Hugging Face's spelling, and read it back.
 
 # %%
+from dinat_ref.models.keys import to_huggingface
+
 small = {"num_classes": 10, "depths": [1, 2], "num_heads": [2, 4], "dilations": [[1], [1, 4]]}
 source = create_model("dinat_mini", **small)
 theirs = to_huggingface(source.state_dict())

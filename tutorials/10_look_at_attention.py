@@ -4,8 +4,8 @@
 # Attention weights are numbers about pairs of tokens: far too many to read. Here are four ways to look at them, on a
 # real photo, and what each of them does *not* say.
 #
-# **What you'll do:** draw attention maps, and condense them to an entropy and a reach per token; follow attention
-# through several layers; and look at a DiNAT before and after it has learned to read.
+# **What you'll do:** draw attention maps; condense each to two numbers, how many keys it uses and how far away they
+# are; follow attention through several layers; and look at a DiNAT before and after it has learned to read.
 #
 # **What you'll need:** [07, denoise a photo](07_denoise_a_photo.ipynb), [09, build DiNAT](09_build_dinat.ipynb), and
 # `pip install 'dinat-ref[tutorials]'` for digits and trained weights.
@@ -16,18 +16,7 @@ import copy
 import torch
 
 from dinat_ref import Neighborhood, na2d, neighborhood_weights
-from dinat_ref.analysis.attention_maps import attention_map, entropy, reach, rollout, scatter_weights
-from dinat_ref.analysis.model_attention import model_attention
 from dinat_ref.analysis.photo import load_photo, patch_operands
-from dinat_ref.analysis.receptive_field import receptive_field
-from dinat_ref.models import create_model
-from dinat_ref.models.layers import Layer
-from dinat_ref.training.data import load_digits
-from dinat_ref.training.evaluate import evaluate
-from dinat_ref.viz.attention import draw_attention, draw_photo
-from dinat_ref.viz.maps import draw_map
-from dinat_ref.viz.theme import new_figure
-from dinat_ref.viz.windows import mark_query
 
 # %% [markdown]
 # ## Weights that mean something
@@ -37,9 +26,7 @@ from dinat_ref.viz.windows import mark_query
 # attend each other. The photo shrinks to 60 x 51 tokens.
 
 # %%
-photo = torch.nn.functional.avg_pool2d(load_photo().movedim(-1, 0)[None, :, :, :510], 10)[0].movedim(
-    0, -1
-)  # [60, 51, 3]
+photo = load_photo()[:, :510].unflatten(0, (60, 10)).unflatten(2, (51, 10)).mean((1, 3))  # [60, 51, 3]
 layout = tuple(photo.shape[:2])
 neighborhood = Neighborhood(layout, kernel_size=7)
 query, key = patch_operands(photo, patch_size=3, strength=0.5)
@@ -49,21 +36,34 @@ print(tuple(weights.shape), "=", f"{weights.numel():,} numbers")
 # %% [markdown]
 # ## 1. A map for a query
 #
-# Put the 49 weights of one query back where their keys lie. A query always looks most like itself, so its own weight
-# is off the scale here. The flag's blue attends the blue and not the stars; the sky attends all of its window alike;
-# at the upper edge the window is shifted, and the map with it.
+# Put the 49 weights of each query back where its keys lie: the matrix P of tutorial 05. A row of it is a map.
 
 # %%
-places = {"the flag": (20, 6), "the cheek": (28, 21), "the sky, at the edge": (0, 45)}
-figure, grid = new_figure(1, 3, size=(9.5, 3))
-for axes, (name, token) in zip(grid.flat, places.items()):
-    weight = attention_map(query, key, token, kernel_size=7, scale=1.0)[0, 0]
-    torch.testing.assert_close(
-        weight.flatten(), scatter_weights(weights, neighborhood)[0, 0, neighborhood.number(token)]
-    )
-    second = 49 * weight.flatten().sort().values[-2].item()
-    draw_attention(photo.numpy(), weight.numpy(), neighborhood, token, axes, title=f"{name} {token}", largest=second)
+N = neighborhood.num_tokens
+P = torch.zeros(N, N).scatter(1, neighborhood.indices(), weights.reshape(N, 49))
+places = {"the flag": (20, 6), "the cheek": (28, 21), "the backdrop": (0, 45)}
+maps = {name: P[neighborhood.number(token)].unflatten(0, layout) for name, token in places.items()}
+for name, token in places.items():
+    print(f"{name:12} {100 * maps[name][token]:4.1f} % of the weight is on the query itself")
+    assert maps[name].argmax() == neighborhood.number(token)
+
+# %%
+from dinat_ref.viz.attention import draw_attention, draw_photo
+from dinat_ref.viz.theme import new_figure
+from dinat_ref.viz.windows import outline_window
+
+figure, grid = new_figure(1, 4, size=(9, 2.7), width_ratios=(1.35, 1, 1, 1.25))
+draw_photo(photo, grid[0, 0], title=f"{layout[0]} x {layout[1]} tokens")
+for axes, letter, (name, token) in zip(grid[0, 1:], "ABC", places.items()):
+    outline_window(grid[0, 0], neighborhood, token, label=letter)
+    style = {"title": f"{letter}: {name}", "largest": 4, "colorbar": letter == "C"}
+    draw_attention(photo, maps[name], neighborhood, token, axes, **style)
 figure
+
+# %% [markdown]
+# A weight of 1 on the scale is a fair share, 1/49. A query looks most like itself, so its own weight is off the scale.
+# The flag's blue attends the blue and not the stars; the cheek attends skin; and the backdrop attends all of its window
+# alike. There, at the edge, the window is shifted, and the map with it.
 
 # %% [markdown]
 # ## 2. One number per query: entropy
@@ -72,11 +72,12 @@ figure
 # if all weigh the same. In plain regions attention is an average over everything; at edges and in texture it selects.
 
 # %%
-keys_used = entropy(weights).exp()[0, ..., 0]
+entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1)  # [1, 60, 51, 1]
+keys_used = entropy.exp()[0, ..., 0]
 assert keys_used.min() >= 1
 assert keys_used.max() <= 49 + 1e-3
 for name, token in places.items():
-    print(f"{name:22} uses {keys_used[token].item():4.1f} of 49 keys")
+    print(f"{name:12} uses {keys_used[token].item():4.1f} of 49 keys")
 
 # %% [markdown]
 # ## 3. Another: reach
@@ -86,36 +87,38 @@ for name, token in places.items():
 # content. Subtract it before you interpret.
 
 # %%
-distance = reach(weights, neighborhood)[0, ..., 0]
-zeros = torch.zeros(1, *layout, 1, 1)
-indifferent = reach(neighborhood_weights(zeros, zeros, 7), neighborhood)[0, ..., 0]
-print(
-    f"indifferent reach: {indifferent[30, 25].item():.2f} in the middle, {indifferent[0, 0].item():.2f} in the corner"
-)
-assert indifferent[0, 0] > 1.5 * indifferent[30, 25]
+place = torch.tensor(list(neighborhood.tokens())).double()  # [N, 2]
+distances = (place[neighborhood.indices()] - place[:, None]).norm(dim=-1)  # [N, K], from each query to its keys
+reach = (weights.reshape(N, 49) * distances).sum(-1).unflatten(0, layout)
+of_equal_weights = distances.mean(-1).unflatten(0, layout)
+print(f"with equal weights: {of_equal_weights[30, 25]:.2f} in the middle, {of_equal_weights[0, 0]:.2f} in the corner")
+assert of_equal_weights[0, 0] > 1.5 * of_equal_weights[30, 25]
 
-figure, grid = new_figure(1, 3, size=(9.5, 3.6))
-draw_photo(photo.numpy(), grid[0, 0], title="60 x 51 tokens")
-draw_map(keys_used, grid[0, 1], title="keys in use", label="of 49 keys")
-draw_map(distance - indifferent, grid[0, 2], title="reach, less indifference", label="tokens")
+# %%
+from dinat_ref.viz.maps import draw_map
+
+figure, grid = new_figure(1, 2, size=(8, 3.6))
+draw_map(keys_used, grid[0, 0], title="keys in use", label="of 49 keys")
+draw_map(reach - of_equal_weights, grid[0, 1], title="reach, compared to equal weights", label="tokens")
 figure
 
 # %% [markdown]
 # ## 4. Through the layers: rollout
 #
 # The second layer attends tokens that have already mixed. Multiply the layers' matrices (and give the residual
-# connection its half) and you get, for every output token, its weights on the *input*. For three layers with
-# dilations 1, 3, 1, each on the output of the one before:
+# connection its half) and you get, for every output token, its weights on the *input*. This product is called
+# *rollout*. For three layers with dilations 1, 3, 1, each on the output of the one before:
 
 # %%
-current, layer_weights, neighborhoods = photo, [], []
+current, total, neighborhoods = photo, torch.eye(N), []
 for dilation in (1, 3, 1):
     query, key = patch_operands(current, patch_size=3, strength=0.5)
-    layer_weights.append(neighborhood_weights(query, key, 7, dilation=dilation, scale=1.0))
+    weights = neighborhood_weights(query, key, 7, dilation=dilation, scale=1.0)
     neighborhoods.append(Neighborhood(layout, 7, dilation=dilation))
+    P = torch.zeros(N, N).scatter(1, neighborhoods[-1].indices(), weights.reshape(N, 49))
+    total = (total + P @ total) / 2  # rollout
     mixed = na2d(query, key, current[None, :, :, None], 7, dilation=dilation, scale=1.0)[0, :, :, 0]
-    current = (current + mixed) / 2  # the residual connection
-total = rollout(layer_weights, neighborhoods)[0]  # [N, N]
+    current = (current + mixed) / 2  # the layer, with its residual connection
 torch.testing.assert_close(total.sum(-1), torch.ones(len(total)), rtol=1e-4, atol=1e-4)
 
 # %% [markdown]
@@ -127,6 +130,10 @@ torch.testing.assert_close(total.sum(-1), torch.ones(len(total)), rtol=1e-4, ato
 torch.testing.assert_close((total @ photo.flatten(0, 1)).unflatten(0, layout), current, rtol=1e-4, atol=1e-4)
 print("rollout reproduces the output of the three layers")
 
+# %%
+from dinat_ref.analysis.receptive_field import receptive_field
+from dinat_ref.viz.windows import mark_query
+
 token = (28, 21)
 row = total[neighborhood.number(token)].unflatten(0, layout)
 exact = receptive_field(neighborhoods, token)
@@ -134,19 +141,21 @@ assert not (row[~exact] > 0).any()
 heaviest = row.flatten().sort(descending=True).values.cumsum(0)
 print(f"{exact.sum().item()} tokens can matter; half of the weight is on {(heaviest < 0.5).sum().item() + 1} of them")
 
-figure, grid = new_figure(1, 3, size=(9.5, 3.6))
-draw_photo(photo.numpy(), grid[0, 0], title="the cheek, and what counts for it")
-mark_query(grid[0, 0], token)
-draw_map(exact, grid[0, 1], title="what can matter")
-draw_map(row.clamp(min=1e-6).log10(), grid[0, 2], title="rollout", label="log10 of the weight")
+figure, grid = new_figure(1, 3, size=(9, 3.2))
+draw_photo(photo, grid[0, 0], title="the cheek")
+draw_map(exact, grid[0, 1], title="what can matter for it")
+draw_map(row.clamp(min=1e-6).log10(), grid[0, 2], title="rollout: how much it does", label="log10 of the weight")
+for axes in grid.flat:
+    mark_query(axes, token)
 figure
 
 # %% [markdown]
 # ## A network, before and after
 #
-# `model_attention` collects the weights of every layer of a model, each with its neighborhood. The model is the DiNAT
-# that comes with this package: four layers with windows of 3 x 3, the second with dilation 2, trained on scanned digits
-# (tutorial [13](13_train_a_dinat.ipynb) does it); beside it is the same network untrained.
+# `model_attention` collects the weights of every layer of a model, each with its neighborhood; `entropy`, `reach` and
+# `rollout` are what you have just seen, for a batch of pictures and several heads. The model is the DiNAT that comes
+# with this package: four layers with windows of 3 x 3, the second with dilation 2, trained on scanned digits (tutorial
+# [13](13_train_a_dinat.ipynb) does it); beside it is the same network untrained.
 #
 # Before training all scores are nearly zero, and a query uses all of its nine keys. That is the baseline for maps of a
 # trained model; a beautiful map from an untrained one would be a bug. Training leaves five keys in the first level and
@@ -154,6 +163,11 @@ figure
 # brings a token to itself anyway.
 
 # %%
+from dinat_ref.analysis.attention_maps import entropy, reach, rollout, scatter_weights
+from dinat_ref.analysis.model_attention import model_attention
+from dinat_ref.models import create_model
+from dinat_ref.training.data import load_digits
+
 digits = load_digits("train")
 scans = digits.images[:300]
 torch.manual_seed(10)
@@ -173,28 +187,39 @@ for name, layers in seen.items():
         assert abs(further) < 0.1 if name == "untrained" else further > 0.15
 
 # %%
+from matplotlib.colors import Normalize
+
 number, token = 3, (2, 5)
 ink = torch.nn.functional.avg_pool2d(scans, 4)[:, 0]  # [300, 8, 8], of each token
 paper = 1 - 0.9 * ink[number].numpy()
-figure, grid = new_figure(2, 4, size=(10, 4.2))
+figure, grid = new_figure(2, 3, size=(8.4, 5), width_ratios=(1, 1, 1.2))
 for axes_of_row, (name, layers) in zip(grid, seen.items()):
-    for axes, which, layer in zip(axes_of_row, ("layer 1", "layer 2, dilation 2"), layers):
+    draw_photo(paper, axes_of_row[0], title=f"{name}: the query")
+    mark_query(axes_of_row[0], token)
+    for axes, which, layer in zip(axes_of_row[1:], ("layer 1", "layer 2, dilation 2"), layers):
         weight = scatter_weights(layer.weights[[number]], layer.neighborhood)[0, 0, layer.neighborhood.number(token)]
         style = {"view": ((0, 8), (0, 8)), "largest": 4, "colorbar": which != "layer 1"}
-        title = f"{name}, {which}" if which == "layer 1" else which
-        draw_attention(paper, weight.unflatten(0, (8, 8)), layer.neighborhood, token, axes, title=title, **style)
-    used = entropy(layers[0].weights[number]).exp().mean(-1)
-    axes = draw_map(used, axes_of_row[2], title="layer 1, keys in use", label="of 9 keys")
-    axes.images[0].set_clim(1, 9)
-    flow = rollout([layer.weights for layer in layers[:2]], [layer.neighborhood for layer in layers[:2]])  # [300, N, N]
-    axes = draw_map(flow[number].mean(0).unflatten(0, (8, 8)) * 64, axes_of_row[3], title="rollout", label="times 1/64")
-    axes.images[0].set_clim(0, 2.5)
+        draw_attention(paper, weight.unflatten(0, (8, 8)), layer.neighborhood, token, axes, title=which, **style)
 figure
 
 # %% [markdown]
-# What do they look at? Not at ink, as one would think. Rollout (the right column: how much each token counts for all
-# others) prefers ink, but hardly more than before training. In the first layer, ink attends less ink than its window
-# has, and paper more: the layer looks for contrast.
+# One query, at the orange dot, in two layers: before training a fair share for each key, and after it a choice, and not
+# the query itself. All queries at once: how many keys each of them uses, and by rollout of both layers how much each
+# token counts for all others.
+
+# %%
+figure, grid = new_figure(2, 2, size=(7, 5))
+for axes_of_row, (name, layers) in zip(grid, seen.items()):
+    used = entropy(layers[0].weights[number]).exp().mean(-1)
+    draw_map(used, axes_of_row[0], title=f"{name}: keys in use, layer 1", label="of 9 keys", norm=Normalize(1, 9))
+    flow = rollout([layer.weights for layer in layers[:2]], [layer.neighborhood for layer in layers[:2]])  # [300, N, N]
+    counts = flow[number].mean(0).unflatten(0, (8, 8)) * 64
+    draw_map(counts, axes_of_row[1], title="rollout: how much it counts", label="times 1/64", norm=Normalize(0, 2.5))
+figure
+
+# %% [markdown]
+# What do they look at? Not at ink, as one would think. Rollout prefers ink, but hardly more than before training. In
+# the first layer, ink attends less ink than its window has, and paper more: the layer looks for contrast.
 
 # %%
 for name, layers in seen.items():
@@ -219,7 +244,11 @@ for name, layers in seen.items():
 
 
 # %%
-def indifferent_in(network, numbers):
+from dinat_ref.models.layers import Layer
+from dinat_ref.training.evaluate import evaluate
+
+
+def equal_weights_in(network, numbers):
     """The network with equal weights in some of its layers."""
     changed = copy.deepcopy(network)
     layers = [module for module in changed.modules() if isinstance(module, Layer)]
@@ -233,14 +262,14 @@ def indifferent_in(network, numbers):
 
 
 for numbers in ([], [1], [2], [3], [4], [1, 2, 3, 4]):
-    right = evaluate(indifferent_in(networks["trained"], numbers), digits)[1]
-    print(f"indifferent in layers {numbers}: {right:6.1%} of the digits are read as what they are")
+    right = evaluate(equal_weights_in(networks["trained"], numbers), digits)[1]
+    print(f"equal weights in layers {numbers}: {right:6.1%} of the digits are read as what they are")
     assert right > 0.9 if len(numbers) < 2 else right < 0.4
 
 # %% [markdown]
-# (These are the digits that it learned from; we ask what it uses, not how good it is.) Without attention the network is
-# lost, so it does use it. But nearly all digits are read without any one of the layers, also of those with the sharpest
-# maps: what one no longer picks out, the others do.
+# (These are the digits that it learned from; we ask what it uses, not how good it is.) With equal weights everywhere
+# the network reads hardly anything, so it does use attention. But take the choice from any *one* layer, also from those
+# with the sharpest maps, and nearly all digits are still read: what one layer no longer picks out, the others do.
 #
 # ## On your own
 #

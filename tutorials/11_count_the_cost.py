@@ -17,8 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dinat_ref import neighborhood_attention
 from dinat_ref.analysis.cost import attention_cost, formula_cost, published_cost, traced_cost
 from dinat_ref.models import create_model
-from dinat_ref.viz.curves import draw_scaling
-from dinat_ref.viz.theme import new_figure
 
 # %% [markdown]
 # ## The formula
@@ -44,6 +42,9 @@ curves = {
     "neighborhood attention, 7 x 7": [attention_cost("NA", side**2, d, keys)[0] for side in sides],
     "self attention": [attention_cost("SA", side**2, d, keys)[0] for side in sides],
 }
+from dinat_ref.viz.curves import draw_scaling
+from dinat_ref.viz.theme import new_figure
+
 figure, grid = new_figure(1, 1, size=(6, 3.6))
 tokens = [side**2 for side in sides]
 draw_scaling(

@@ -4,8 +4,8 @@
 # You have written a neighborhood attention kernel. It runs, the loss goes down. Is it right? The way to find out is
 # to break it on purpose, and see which tests notice.
 #
-# **What you'll do:** write a small kernel, damage it in four ways that real projects have shipped, watch a customary
-# test let them pass, and find all of them by laws and by the verification kit.
+# **What you'll do:** write a small kernel, damage it in four ways that real projects have shipped, watch the usual test
+# let them pass, and find all of them by laws and by the verification kit.
 #
 # **What you'll need:** [06, stride it and order it](06_stride_and_order_it.ipynb), and
 # `pip install 'dinat-ref[testing]'`.
@@ -15,9 +15,6 @@ import torch
 
 from dinat_ref import Neighborhood, na1d
 from dinat_ref.testing import Supports, check_kernel
-from dinat_ref.testing.sabotage import CORPUS
-from dinat_ref.viz.atlas import draw_pattern, pattern_legend
-from dinat_ref.viz.theme import new_figure, share_legend
 
 # %% [markdown]
 # ## A kernel in sixteen lines
@@ -77,14 +74,14 @@ def no_groups(i, length, kernel_size, dilation):
 broken = {start.__name__: make_kernel(start) for start in (leans_right, short_groups, no_right_edge, no_groups)}
 
 # %% [markdown]
-# ## The customary test
+# ## The usual test
 #
 # Take a reasonable shape, draw random numbers, compare with a reference, allow for rounding. Half precision is
 # popular, so the tolerance is 0.05.
 
 
 # %%
-def customary_test(kernel):
+def usual_test(kernel):
     generator = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 2, 128, 4, 32, generator=generator)
     difference = (kernel(query, key, value, 7) - na1d(query, key, value, 7)).abs()
@@ -92,12 +89,12 @@ def customary_test(kernel):
 
 
 for name, kernel in broken.items():
-    print(f"{name:14} {'passes' if customary_test(kernel) else 'is caught'}")
-assert all(customary_test(kernel) for kernel in broken.values())
+    print(f"{name:14} {'passes' if usual_test(kernel) else 'is caught'}")
+assert all(usual_test(kernel) for kernel in broken.values())
 
 # %% [markdown]
-# All four pass: one odd kernel, no dilation, a length that everything divides, and a mean that drowns a wrong query
-# among 128. None of these choices looks careless.
+# All four pass: the test has one odd kernel, no dilation, a length that every small dilation divides, and a mean in
+# which one wrong query drowns among 128. None of these choices looks careless.
 #
 # ## Read the windows, all of them
 #
@@ -139,6 +136,9 @@ assert all(found.values())
 # ones that came.
 
 # %%
+from dinat_ref.viz.atlas import draw_pattern, pattern_legend
+from dinat_ref.viz.theme import new_figure, share_legend
+
 length, kernel_size, dilation = 7, 3, 2
 
 
@@ -168,8 +168,10 @@ figure
 # ## The kit does this for you
 #
 # `check_kernel` reads all small windows of a kernel, draws the smallest wrong one, and compares it with a corpus of
-# known bugs to guess what happened. Declare what your kernel takes; nothing else is asked of it. Here are the checks
-# of windows. Left out of `checks`, it goes on to numbers, gradients, dtypes and manners.
+# known bugs to guess what happened. Declare what your kernel takes, and nothing else is asked of it: ours has no
+# stride, no causality, no scale of its own, one setting for all axes, does not return the logsumexp (the logarithm of
+# the sum that softmax divides by), and shares no keys between heads (grouped queries). `checks=["W"]` asks for the
+# checks of windows; without it, numbers, gradients, dtypes and error messages are checked as well.
 
 # %%
 limits = {"stride": False, "causal": False, "scale": False, "per_axis": False, "lse": False, "gqa": False}
@@ -199,6 +201,8 @@ assert "leans right" in result.looks_like
 # by the check that names it. Yours is allowed to be wrong in a new way. Then it is time for another entry.
 
 # %%
+from dinat_ref.testing.sabotage import CORPUS
+
 print(f"{len(CORPUS)} wrong kernels, among them: {', '.join(sorted(CORPUS)[:6])}")
 assert len(CORPUS) > 50
 
@@ -209,7 +213,7 @@ assert len(CORPUS) > 50
 #
 # ## On your own
 #
-# * `no_right_edge` is wrong for one query in every axis. Why did the customary test not see it? What would it have
+# * `no_right_edge` is wrong for one query in every axis. Why did the usual test not see it? What would it have
 #   needed?
 # * Write the bug that the enumeration up to length 9 does *not* find. (It exists: think of 32-bit integers.) How
 #   would you test for it?

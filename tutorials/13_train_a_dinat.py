@@ -9,7 +9,7 @@
 # half-way, resumed, and equal to the last bit.
 #
 # **What you'll need:** [09, build DiNAT](09_build_dinat.ipynb), and `pip install 'dinat-ref[tutorials]'`:
-# scikit-learn brings the digits, safetensors writes checkpoints.
+# scikit-learn brings the digits, safetensors stores weights in files.
 
 # %%
 import contextlib
@@ -23,16 +23,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from dinat_ref.models import create_model
-from dinat_ref.training.augment import apply_changes, draw_changes
-from dinat_ref.training.checkpoint import latest_checkpoint, load_training
-from dinat_ref.training.data import Examples, hold_out, load_digits
-from dinat_ref.training.evaluate import evaluate
-from dinat_ref.training.loop import epoch_seed, start, train
+from dinat_ref.training.data import hold_out, load_digits
 from dinat_ref.training.recipe import DIGITS
-from dinat_ref.viz.attention import draw_photo
-from dinat_ref.viz.learning import draw_training
-from dinat_ref.viz.maps import draw_map
-from dinat_ref.viz.theme import INK, SERIES, new_figure
 
 torch.set_num_threads(1)  # so small a network gains little from more
 
@@ -57,6 +49,10 @@ assert held_out.labels.bincount().min() >= 27
 # turns and zooms each a little, differently every time: still the same digit to us, and a new one to the network.
 
 # %%
+from dinat_ref.training.augment import apply_changes, draw_changes
+from dinat_ref.viz.attention import draw_photo
+from dinat_ref.viz.theme import INK, SERIES, new_figure
+
 generator = torch.Generator().manual_seed(13)
 order = torch.randperm(len(examples), generator=generator)
 images, labels = examples.batch(order[:64])  # [64, 1, 32, 32] and [64]
@@ -186,9 +182,13 @@ figure
 # The average is what will be used, and measured.
 #
 # Everything random is drawn from generators seeded by the epoch: the order, the augmentation (off, for now), and which
-# layers stochastic depth skips.
+# layers are skipped. (Training leaves out a layer now and then, by chance, so that the others learn not to rely on it.
+# That is called *stochastic depth*.)
 
 # %%
+from dinat_ref.training.evaluate import evaluate
+from dinat_ref.training.loop import epoch_seed, start, train
+
 assert round(math.log(0.5) / math.log(recipe.average_decay)) == 23
 
 model = new_model()
@@ -235,6 +235,8 @@ for epoch in range(recipe.epochs):
 # skipped by chance.
 
 # %%
+from dinat_ref.viz.learning import draw_training
+
 assert history[-1]["held_out_accuracy"] > 0.93
 assert history[-1]["train_loss"] > least
 assert abs(history[-1]["held_out_accuracy"] - at_the_moment[-1]) < 0.02
@@ -257,6 +259,8 @@ figure
 # class gets least.
 
 # %%
+from dinat_ref.viz.maps import draw_map
+
 with torch.no_grad():
     probability = average.eval()(held_out.images).softmax(-1)  # [N, 10]
 confusion = torch.stack([probability[held_out.labels == label].mean(0) for label in range(10)])  # [10, 10]
@@ -277,17 +281,21 @@ axes.set(xlabel="read as", ylabel="scanned")
 hardest = probability[torch.arange(len(held_out)), held_out.labels].argsort()[:8]
 for axes, number in zip(side.subplots(2, 4).flat, hardest.tolist()):
     draw_photo(1 - 0.9 * held_out.images[number, 0], axes)
-    axes.set_title(f"{held_out.labels[number]} read as {answers[number]}\n({probability[number].max():.0%} sure)")
+    title = f"{held_out.labels[number]} read as {answers[number]}\n({probability[number].max():.0%} sure)"
+    axes.set_title(title, fontsize=8)
 figure
 
 # %% [markdown]
 # ## In three lines, and killed half-way
 #
-# `dinat_ref.training` does the same. With a folder, it writes a checkpoint after each epoch: weights, average, the
-# means of AdamW, recipe, metrics. Here somebody presses Ctrl-C after the fifth:
+# `dinat_ref.training` does the same. With a folder, it writes a *checkpoint* after each epoch, all that it takes to go
+# on from there: weights, average, the means of AdamW, recipe, metrics. Here somebody presses Ctrl-C after the fifth:
 
 
 # %%
+from dinat_ref.training.checkpoint import latest_checkpoint, load_training
+
+
 def killed_after(epochs):
     def report(row):
         if row["epoch"] == epochs:
@@ -333,6 +341,8 @@ print(f"{len(state.history)} epochs, 5 of them from before: equal to the last bi
 # shifted, turned and zoomed as in the first picture above.
 
 # %%
+from dinat_ref.training.data import Examples
+
 changing = replace(recipe, augmentation="affine")
 robust = train(start(new_model(), changing), examples, held_out, changing)
 changes = draw_changes("affine", len(held_out), torch.Generator().manual_seed(1))
@@ -349,8 +359,8 @@ assert table["with augmentation"][2] > table["without augmentation"][2] + 0.05
 
 # %% [markdown]
 # The columns are: digits learned from, held out, and held out and moved. Without augmentation the network nearly knows
-# the first by heart. On the second, augmentation has won nothing in so short a run. On the third it has: who has only
-# seen digits that fill their frame is lost when one does not.
+# the first by heart. On the second, augmentation has won nothing in so short a run. On the third it has: a network that
+# has only ever seen digits filling their frame misreads many that do not.
 #
 # ## The one in the box
 #

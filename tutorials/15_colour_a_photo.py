@@ -17,10 +17,6 @@ from sklearn.datasets import load_sample_image
 
 from dinat_ref import Neighborhood, na2d
 from dinat_ref.analysis.photo import patch_operands, psnr
-from dinat_ref.analysis.receptive_field import axis_fields
-from dinat_ref.viz.attention import draw_photo
-from dinat_ref.viz.theme import new_figure, share_legend
-from dinat_ref.viz.windows import mark_query
 
 # %% [markdown]
 # ## A few coloured pixels
@@ -103,6 +99,9 @@ for name, state in results.items():
 assert psnr(paint(grey, far), flower) > psnr(paint(grey, near), flower) + 5
 
 # %%
+from dinat_ref.viz.attention import draw_photo
+from dinat_ref.viz.theme import new_figure, share_legend
+
 figure, grid = new_figure(2, 2, size=(8, 5.8))
 draw_photo(paint(grey, 0 * colours), grid[0, 0], title=f"given: {known.sum()} coloured pixels (enlarged)")
 rows, columns = known[..., 0].nonzero(as_tuple=True)
@@ -118,6 +117,8 @@ figure
 # never 0 on paper, but in float32 it is where a score lies a hundred below the largest.)
 
 # %%
+from dinat_ref.analysis.receptive_field import axis_fields
+
 for dilations in ([1, 1, 1, 1], [8, 4, 2, 1]):
     layers = [Neighborhood(grey.shape[:2], 7, dilation=dilation) for dilation in dilations]
     rows, columns = [axis_fields(layers, axis)[-1].double() for axis in (0, 1)]  # [213, 213] and [320, 320]
@@ -243,6 +244,8 @@ assert share[wall] > 0.5
 assert china[wall][0] > 2 * china[wall][1]
 
 # %%
+from dinat_ref.viz.windows import mark_query
+
 figure, grid = new_figure(2, 2, size=(8, 5.6))
 view = ((130, 213), (48, 178))
 pictures = {"the photo": china, "coloured by grey patches": honest, "coloured by patches with colours": cheated}

@@ -15,10 +15,6 @@ import torch
 from sklearn.datasets import load_digits
 
 from dinat_ref import Neighborhood, na2d, neighborhood_weights
-from dinat_ref.analysis.attention_maps import scatter_weights
-from dinat_ref.viz.attention import draw_photo
-from dinat_ref.viz.maps import draw_map
-from dinat_ref.viz.theme import INK, QUERY, new_figure, share_legend
 
 # %% [markdown]
 # ## All of attention at once
@@ -34,9 +30,16 @@ labels = torch.tensor(dataset.target)
 three = scans[3]
 operand = three[None, ..., None, None]  # [1, 8, 8, heads = 1, 1]
 weights = neighborhood_weights(operand, operand, kernel_size=3, scale=4.0)  # [1, 8, 8, 1, 9]
-maps = scatter_weights(weights, Neighborhood((8, 8), 3))[0, 0].reshape(8, 8, 8, 8)  # query's row, column; key's
+maps = torch.zeros(64, 64, dtype=torch.float64)
+maps.scatter_(1, Neighborhood((8, 8), 3).indices(), weights.reshape(64, 9))  # as P in tutorial 05
+maps = maps.reshape(8, 8, 8, 8)  # query's row, column; key's
 torch.testing.assert_close(maps.sum((2, 3)), torch.ones(8, 8, dtype=torch.float64), rtol=0, atol=1e-12)
 assert (maps > 0).sum((2, 3)).unique().tolist() == [9]
+
+# %%
+from dinat_ref.viz.attention import draw_photo
+from dinat_ref.viz.maps import draw_map
+from dinat_ref.viz.theme import INK, QUERY, new_figure, share_legend
 
 figure, grid = new_figure(1, 2, size=(8, 4.2), width_ratios=(1.4, 3))
 draw_photo(0.95 - 0.95 * three, grid[0, 0], title=f"a scanned {labels[3]}")

@@ -14,16 +14,7 @@
 import torch
 
 from dinat_ref import Neighborhood
-from dinat_ref.analysis.equivariance import unchanged_share
-from dinat_ref.analysis.flat_tiles import count_flat_tiles
 from dinat_ref.analysis.kernel_tiles import count_tiles, end_to_end
-from dinat_ref.analysis.tile_cases import PRODUCTION, USE_CASES
-from dinat_ref.analysis.tile_report import by, table, words
-from dinat_ref.analysis.tile_search import stride_front, window_front
-from dinat_ref.analysis.tile_shapes import PRESETS
-from dinat_ref.interop.flex import tile_permutation
-from dinat_ref.viz.kernel_tiles import busiest_tile, draw_published, draw_stride_front, draw_tile_map, tile_legend
-from dinat_ref.viz.theme import house_style, new_figure, share_legend
 
 # %% [markdown]
 # ## One tile of queries
@@ -33,6 +24,9 @@ from dinat_ref.viz.theme import house_style, new_figure, share_legend
 # count tiles, not keys.
 
 # %%
+from dinat_ref.viz.kernel_tiles import busiest_tile, draw_tile_map, tile_legend
+from dinat_ref.viz.theme import new_figure, share_legend
+
 size, layout = (8, 8), (48, 64)
 sliding, strided = (Neighborhood(layout, kernel_size=24, stride=stride) for stride in (1, 8))
 figure, grid = new_figure(1, 2, size=(8.2, 3.7))
@@ -120,6 +114,9 @@ assert worst[16, "static"] == worst[8, "dynamic"] == 4
 # another order, tile by tile, once before attention and back after it:
 
 # %%
+from dinat_ref.analysis.flat_tiles import count_flat_tiles
+from dinat_ref.interop.flex import tile_permutation
+
 video = Neighborhood((30, 48, 80), kernel_size=(18, 24, 24), stride=(16, 8, 8))
 flat, permuted = count_flat_tiles(video, 256, 128), count_tiles(video, (4, 8, 8), (2, 8, 8))
 print(f"flattened: {flat.speedup:.2f} times as fast at most, {100 * flat.waste:.0f} % wasted")
@@ -138,6 +135,11 @@ torch.testing.assert_close(order[place], torch.arange(24), rtol=0, atol=0)
 # and strike out what is no faster than something closer to sliding. What is left is a staircase:
 
 # %%
+from dinat_ref.analysis.tile_cases import PRODUCTION, USE_CASES
+from dinat_ref.analysis.tile_report import by, table, words
+from dinat_ref.analysis.tile_search import stride_front, window_front
+from dinat_ref.viz.kernel_tiles import draw_published, draw_stride_front
+
 case = USE_CASES[0]
 pair = (case.query_tile, case.key_tile)
 front = stride_front(Neighborhood(case.layout, case.window), [pair])
@@ -195,6 +197,8 @@ figure
 # call them all fully or highly block-sparse. Are they, and on which tiles?
 
 # %%
+from dinat_ref.analysis.tile_shapes import PRESETS
+
 for name, window in PRODUCTION.items():
     shapes = PRESETS["blackwell"].shapes[3]
     perfect = [f"{by(q)}, {by(k)}" for q, k in shapes if count_tiles(window, q, k).is_perfect]
@@ -225,6 +229,9 @@ assert window_front((30, 48, 80), 0.9, PRESETS["blackwell"].shapes[3])[-1].neigh
 # tokens attend the same tokens in two crops of one picture:
 
 # %%
+from dinat_ref.analysis.equivariance import unchanged_share
+from dinat_ref.viz.theme import house_style
+
 shifts = list(range(1, 17))
 kept = {
     f"stride {stride}": [unchanged_share(lambda x, s=stride: Neighborhood(x, 24, s), 96, shift) for shift in shifts]

@@ -21,7 +21,7 @@ from typing import Any
 from dinat_ref.command import show_progress, whole_file
 
 HERE = Path(__file__).resolve().parent
-LARGEST = 300_000  # bytes of a notebook; GitHub shows no large ones
+LARGEST = 300_000  # bytes of a notebook; above, its pictures are stored with fewer colours
 COLAB = "https://colab.research.google.com"
 BADGE = "[![Open in Colab]({colab}/assets/colab-badge.svg)]({colab}/github/{name}/blob/main/tutorials/{stem}.ipynb)"
 INSTALL = """# Where the project is not installed yet, as on Colab
@@ -76,10 +76,13 @@ def execute(source: Path, name: str | None = None) -> Any:
 
 
 def merged(outputs: list[Any]) -> list[Any]:
-    """Join what was printed in pieces; how a stream is cut into pieces depends on the machine's load."""
+    """Join what was printed in pieces, and leave out progress; both depend on the machine's load."""
     result: list[Any] = []
     for output in outputs:
-        if result and output["output_type"] == "stream" == result[-1]["output_type"]:
+        is_stream = output["output_type"] == "stream"
+        if is_stream and output["name"] == "stderr" and "Warning" not in output["text"]:
+            continue
+        if result and is_stream and output["name"] == result[-1].get("name"):
             result[-1]["text"] += output["text"]
         else:
             result.append(output)

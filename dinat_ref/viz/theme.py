@@ -5,6 +5,7 @@ their dashes. Nothing here touches matplotlib's global state or needs a screen: 
 """
 
 import io
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -35,6 +36,8 @@ ACCENT = "#009E73"  # green
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WEIGHTS = "viridis"  # for weights and other amounts
+PAGE_DPI = 96  # an inch on a page, as browsers have it
+FINE_DPI = 160  # of what is drawn there: sharp on fine screens
 TIMES = " \N{MULTIPLICATION SIGN} "
 SIGNED = "PuOr_r"  # for numbers on both sides of zero
 
@@ -103,16 +106,19 @@ class Picture(Figure):
 
     Source: IPython's rich display.
     Example:
-        >>> Picture(figsize=(1, 1))._repr_png_()[:4]
-        b'\x89PNG'
+        >>> png, size = Picture(figsize=(3, 2), layout="constrained")._repr_png_()
+        >>> png[:4], sorted(size)
+        (b'\x89PNG', ['height', 'width'])
     """
 
     @housed
-    def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """What a notebook shows, and how large: more pixels than a page has in that place."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
-        return buffer.getvalue()
+        self.savefig(buffer, format="png", dpi=FINE_DPI, metadata={"Software": None})
+        png = buffer.getvalue()
+        width, height = struct.unpack(">II", png[16:24])  # the header of a PNG
+        return png, {"width": width * PAGE_DPI // FINE_DPI, "height": height * PAGE_DPI // FINE_DPI}
 
 
 @housed

@@ -34,6 +34,7 @@ def draw_window(
     view: View | None = None,
     title: str | None = None,
     legend: bool = True,
+    show_group: bool | None = None,
 ) -> Axes:
     r"""Draw which tokens one query attends.
 
@@ -50,6 +51,7 @@ def draw_window(
         view: rows and columns to show, ((first, behind), (first, behind)); chosen around the window by default.
         title: None for one that names token, kernel size and dilation.
         legend: explain the colours under the drawing.
+        show_group: make the dilation group pale blue; by default where there are several of them.
     Raises:
         ValueError: more than two axes, or a token outside the layout.
     Source: windows from ``dinat_ref.window``.
@@ -67,7 +69,7 @@ def draw_window(
 
     edge = "white" if cells_are_seen(view) else "none"
     group = [_members(sheet, axis, view) for axis in (0, 1)]
-    if max(sheet.dilation) > 1:
+    if max(sheet.dilation) > 1 if show_group is None else show_group:
         draw_cells(axes, _product(*group), size, facecolor=GROUP, edgecolor=edge, linewidth=0.6, zorder=1.1)
     draw_cells(axes, _product(*sheet.window), size, facecolor=KEY, edgecolor=edge, linewidth=0.6, zorder=1.2)
     draw_query(axes, sheet, larger)
