@@ -200,7 +200,9 @@ def test_a_bug_is_not_hidden(fake_command: ModuleType, bug: Exception) -> None:
         cli.main(["fake", "0"])
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["tour", "--help"], ["draw", "--help"], ["draw", "atlas", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["tour", "--help"], ["draw", "--help"], ["draw", "atlas", "--help"], ["bench", "--help"]]
+)
 def test_help_needs_no_pytorch(argv: list[str]) -> None:
     """Nor a command that was not asked for."""
     others = {module for name, (module, _) in cli.COMMANDS.items() if name not in argv}

@@ -2,23 +2,30 @@
 
 import argparse
 import json
-import platform
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from dinat_ref.bench.contenders import CONTENDERS
-from dinat_ref.bench.measure import Row, measure
-from dinat_ref.bench.model import DTYPES, ModelRow, measure_models, model_table
+from dinat_ref.bench import plan
 from dinat_ref.bench.shapes import SHAPES
-from dinat_ref.command import CommandError, check_writable, whole_file
+from dinat_ref.command import CommandError, check_writable, printable, whole_file
 
-EXAMPLES = """examples:
+if TYPE_CHECKING:
+    from dinat_ref.bench.measure import Settings
+
+EXAMPLES = f"""examples:
   dinat-ref bench                                  the layers of a DiNAT, every formulation and installed peer
+  dinat-ref bench --only tiled --plain             also in a process that does nothing else, as a script meets it
+  dinat-ref bench --only "split form" "auto, bfloat16" --against auto --backward
+  dinat-ref bench --only "layer, dropout" --against layer --backward
   dinat-ref bench --shapes scaling --only tiled    how time and memory grow from 64 x 64 to 512 x 512 tokens
   dinat-ref bench --shapes model --backward        whole models beside Swin and ConvNeXt, float32 and bfloat16
-  dinat-ref bench --backward --json bench.json
+  dinat-ref bench --backward --json bench.json     the file is whole after every round: what is found so far
+
+contenders: {"; ".join(plan.CONTENDERS)}
+models: {"; ".join(plan.MODELS)}
 """
 
 
@@ -33,11 +40,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """
     parser.epilog = EXAMPLES
     parser.add_argument("--shapes", choices=[*SHAPES, "model"], default="dinat", help="which problems (default dinat)")
-    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), metavar="NAME", help="only these contenders")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these contenders, or models")
+    parser.add_argument("--against", default="limit", metavar="NAME", help="whose times are 1 (default limit)")
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="runs of each, of which the median (default 5)"
     )
     parser.add_argument("--backward", action="store_true", help="also measure forward + backward")
+    parser.add_argument(
+        "--plain", action="store_true", help="also measure everybody in a fresh process that runs nothing else"
+    )
     parser.add_argument("--no-memory", action="store_true", help="skip the peak memory, which takes a process each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
 
@@ -46,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print.
 
     Raises:
-        CommandError: rounds below 1, or a file that cannot be written.
+        CommandError: rounds below 1, an unknown name, or a file that cannot be written.
     Example:
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
@@ -54,56 +65,76 @@ def run(args: argparse.Namespace) -> int:
         Traceback (most recent call last):
         dinat_ref.command.CommandError: --rounds must be at least 1, got 0
     """
-    if args.rounds < 1:
-        raise CommandError(f"--rounds must be at least 1, got {args.rounds}")
+    names = _check(args)
+    from dinat_ref.bench.machine import describe, seconds_of_a_product
+    from dinat_ref.bench.measure import Settings
+    from dinat_ref.bench.table import model_table, table
+
+    began, machine, product = time.monotonic(), describe(), seconds_of_a_product()
+    print(f"on the CPU, medians of {args.rounds} rounds in which everybody runs in turn", *machine, sep="\n")
+    settings = Settings(args.rounds, args.backward, not args.no_memory, args.plain, args.against)
+    print(_plan(args.shapes, names, settings, product), flush=True)
+    done: list[Any] = []
+    tables = _model_tables(names, settings) if args.shapes == "model" else _tables(args.shapes, names, settings)
+    for title, snapshots in tables:
+        rows: Sequence[Any] = []
+        for rows in snapshots:
+            if args.json is not None:
+                _write(args.json, machine, [*done, *rows])
+        done += rows
+        text = model_table(rows) if args.shapes == "model" else table(rows, args.against)
+        print(f"\n{title}{text}", flush=True)
+    print(f"\nin all {plan.in_words(time.monotonic() - began)}")
     if args.json is not None:
-        check_writable(args.json)
-    machine = f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
-    print(f"on the CPU, median of {args.rounds} runs in turn; {machine}")
-    rows: list[Row | ModelRow] = []
-    if args.shapes == "model":
-        for dtype in DTYPES:
-            models = measure_models(args.rounds, dtypes=[dtype], backward=args.backward)
-            rows += models
-            print(f"\n{model_table(models)}", flush=True)
-    else:
-        names = list(CONTENDERS) if args.only is None else ["limit", *(name for name in args.only if name != "limit")]
-        for problem in SHAPES[args.shapes]:
-            found = measure(problem, names, args.rounds, args.backward, not args.no_memory)
-            rows += found
-            print(f"\n{problem}\n{table(found)}", flush=True)
-    if args.json is not None:
-        with whole_file(args.json) as temporary:
-            text = json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-            temporary.write_text(text, encoding="utf-8")
-        print(f"\n{args.json}")
+        print(printable(args.json))
     return 0
 
 
-def table(rows: list[Row]) -> str:
-    """Set rows as an aligned table.
+def _check(args: argparse.Namespace) -> list[str]:
+    """Check the arguments before any work: who takes part."""
+    if args.rounds < 1:
+        raise CommandError(f"--rounds must be at least 1, got {args.rounds}")
+    known = plan.MODELS if args.shapes == "model" else plan.CONTENDERS
+    for option, names in (("--only", args.only or []), ("--against", [args.against])):
+        for name in names if args.shapes != "model" or option == "--only" else []:
+            if name not in known:
+                raise CommandError(f"{option} must be one of {', '.join(map(repr, known))}, got {name!r}")
+    if args.json is not None:
+        check_writable(args.json)
+    if args.only is None:
+        return list(known)
+    return list(dict.fromkeys(args.only if args.shapes == "model" else [args.against, *args.only]))
 
-    Shapes:
-        return: a line for the head and one per row
-    Example:
-        >>> print(table([Row("tiny", "tiled", 42, 1.25, 2.0), Row("tiny", "loops", skipped="too slow")]))
-        contender                 ms  / limit  fwd+bwd / fwd  peak MB  / query
-        tiled                   1.25     2.00
-        loops             too slow
-    """
-    lines = [f"{'contender':<18}{'ms':>10}{'/ limit':>9}{'fwd+bwd / fwd':>15}{'peak MB':>9}{'/ query':>9}"]
-    for row in rows:
-        if row.skipped is not None:
-            lines.append(f"{row.contender:<18}{row.skipped}")
-            continue
-        cells = (
-            (row.milliseconds, 10),
-            (row.ratio, 9),
-            (row.backward_ratio, 15),
-            (row.megabytes, 9),
-            (row.query_sizes, 9),
-        )
-        text = "".join(" " * width if value is None else f"{value:>{width}.2f}" for value, width in cells)
-        why = "" if row.no_backward is None else f"  {row.no_backward}"
-        lines.append(f"{row.contender:<18}{text}".rstrip() + why)
-    return "\n".join(lines)
+
+def _plan(shapes: str, names: Sequence[str], settings: "Settings", product: float) -> str:
+    """Say what is going to be done."""
+    if shapes == "model":
+        seconds = [plan.estimated_model_seconds(name, settings.rounds, settings.backward, product) for name in names]
+        return plan.plan_line(len(names), 2, seconds)
+    options = (settings.rounds, settings.backward, settings.memory, settings.plain, product)
+    problems = SHAPES[shapes]
+    seconds = [plan.estimated_seconds(problem, name, *options) for problem in problems for name in names]
+    return plan.plan_line(len(names), len(problems), seconds)
+
+
+def _tables(shapes: str, names: Sequence[str], settings: "Settings") -> Iterator[tuple[str, Iterable[list[Any]]]]:
+    """A title and the growing rows of each problem."""
+    from dinat_ref.bench.measure import measure
+
+    for problem in SHAPES[shapes]:
+        yield f"{problem}\n", measure(problem, names, settings)
+
+
+def _model_tables(names: Sequence[str], settings: "Settings") -> Iterator[tuple[str, Iterable[list[Any]]]]:
+    """The growing rows of each dtype."""
+    from dinat_ref.bench.model import DTYPES, measure_models
+
+    for dtype in DTYPES:
+        yield "", measure_models(names, dtype, settings.rounds, settings.backward)
+
+
+def _write(path: Path, machine: Sequence[str], rows: Sequence[Any]) -> None:
+    """Write all rows, as far as they are known, or leave the file as it was."""
+    text = json.dumps({"machine": "; ".join(machine), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -4,23 +4,68 @@ A contender is a function of a problem that returns a callable (query, key, valu
 ``CannotRunError`` with the reason why it cannot run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from dinat_ref.attention import neighborhood_attention
+from dinat_ref.attention import neighborhood_attention, neighborhood_av, neighborhood_qk
 from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.bench.shapes import Problem
+from dinat_ref.bench.turns import CannotRunError
+from dinat_ref.interop.flex import neighborhood_mask_mod
+from dinat_ref.layers import NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 MOST_BYTES = 6e9
+HALF = ("bfloat16", "float16")
 
 
-class CannotRunError(Exception):
-    """A contender cannot run, and why."""
+class Contender(NamedTuple):
+    """Somebody who takes part.
+
+    Example:
+        >>> from dinat_ref.bench.shapes import SHAPES
+        >>> problem = SHAPES["tiny"][0]
+        >>> CONTENDERS["gather"].make(problem)(*problem.operands()).shape
+        torch.Size([1, 6, 7, 2, 32])
+    """
+
+    make: Callable[[Problem], Attention]
+    dtype: str = "float32"  # of the operands that it is given
+
+
+def forward(attend: Attention, operands: Sequence[Tensor]) -> None:
+    """Run a forward pass.
+
+    Shapes:
+        operands: query, key and value
+    Example:
+        >>> forward(lambda query, key, value: value, torch.ones(3, 1))
+    """
+    with torch.no_grad():
+        attend(*operands)
+
+
+def forward_backward(attend: Attention, leaves: Sequence[Tensor], ones: Tensor) -> None:
+    """Run a forward and a backward pass.
+
+    Shapes:
+        leaves: query, key and value, which want gradients
+        ones: the gradient of the output, in one row, at least as many as the output has numbers
+    Example:
+        >>> leaves = [torch.ones(2, requires_grad=True) for _ in range(3)]
+        >>> forward_backward(lambda query, key, value: query * key * value, leaves, torch.ones(4))
+        >>> leaves[0].grad
+        tensor([1., 1.])
+    """
+    for leaf in leaves:
+        leaf.grad = None  # to be made, not added to
+    output = attend(*leaves)
+    output.backward(ones[: output.numel()].view_as(output))
 
 
 def limit(problem: Problem) -> Attention:
@@ -35,9 +80,9 @@ def limit(problem: Problem) -> Attention:
         >>> limit(problem)(*problem.operands()).shape
         torch.Size([5, 2, 9, 32])
     """
-    keys = problem.neighborhood.num_keys
+    keys, dtype = problem.num_keys, getattr(torch, problem.dtype)
     groups = -(-problem.batch * problem.num_tokens // keys)
-    blocks = [torch.randn(groups, problem.heads, keys, problem.head_dim) for _ in range(3)]
+    blocks = [torch.randn(groups, problem.heads, keys, problem.head_dim).to(dtype) for _ in range(3)]
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         for block in blocks:
@@ -63,6 +108,29 @@ def formulation(impl: str, problem: Problem) -> Attention:
     return partial(neighborhood_attention, kernel_size=problem.kernel_size, dilation=problem.dilations, impl=impl)  # type: ignore[return-value]
 
 
+def split_form(problem: Problem) -> Attention:
+    """Scores, softmax, sums of values: what NATTEN's old functions and exposed weights go through."""
+    where = {"kernel_size": problem.kernel_size, "dilation": problem.dilations}
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return neighborhood_av(torch.softmax(neighborhood_qk(query, key, **where), dim=-1), value, **where)  # type: ignore[arg-type]
+
+    return attend
+
+
+def layer(attn_drop: float, problem: Problem) -> Attention:
+    """A layer in training, its projections included, with attention dropout or without; its tokens are the query."""
+    kinds = {1: NeighborhoodAttention1D, 2: NeighborhoodAttention2D, 3: NeighborhoodAttention3D}
+    kind, embed_dim = kinds[len(problem.layout)], problem.heads * problem.head_dim
+    module = kind(embed_dim, problem.heads, problem.kernel_size, dilation=problem.dilations, attn_drop=attn_drop)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        module.zero_grad()
+        return module(query.flatten(-2))  # [B, *layout, H D]
+
+    return attend
+
+
 def dense(problem: Problem) -> Attention:
     """Full attention of all tokens: what neighborhood attention is there to avoid."""
     if problem.batch * problem.heads * problem.num_tokens**2 > 4e9:
@@ -79,25 +147,10 @@ def flex(problem: Problem) -> Attention:
     """PyTorch's flex_attention, compiled, with the exact block mask."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    neighborhood = problem.neighborhood
-    bounds = []
-    for axis in range(neighborhood.ndim):
-        windows = neighborhood.windows(axis)
-        bounds.append((torch.tensor([keys.start for keys in windows]), torch.tensor([keys.stop for keys in windows])))
-
-    def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        allowed = query == query
-        for axis in reversed(range(neighborhood.ndim)):
-            length, dilation = neighborhood.layout[axis], neighborhood.dilation[axis]
-            i, j = query % length, key % length
-            start, stop = bounds[axis]
-            allowed = allowed & (j >= start[i]) & (j < stop[i]) & ((j - i) % dilation == 0)
-            query, key = query // length, key // length
-        return allowed
-
     tokens = problem.num_tokens
     if tokens > 70_000:
         raise CannotRunError("its block mask would take minutes to build")
+    mask_mod = neighborhood_mask_mod(problem.layout, problem.kernel_size, dilation=problem.dilations)
     block_mask = create_block_mask(mask_mod, None, None, tokens, tokens, device="cpu")
     torch._dynamo.reset()
     compiled = torch.compile(flex_attention, fullgraph=True)
@@ -136,12 +189,17 @@ def natten(problem: Problem) -> Attention:
     return attend
 
 
-CONTENDERS: dict[str, Callable[[Problem], Attention]] = {
-    "limit": limit,
-    **{impl: partial(formulation, impl) for impl in (*FORMULATIONS, "auto")},
-    "dense attention": dense,
-    "gather, compiled": partial(compiled, "gather"),
-    "tiled, compiled": partial(compiled, "tiled"),
-    "flex, compiled": flex,
-    "natten": natten,
+CONTENDERS: dict[str, Contender] = {
+    "limit": Contender(limit),
+    **{impl: Contender(partial(formulation, impl)) for impl in (*FORMULATIONS, "auto")},
+    "split form": Contender(split_form),
+    "layer": Contender(partial(layer, 0.0)),
+    "layer, dropout": Contender(partial(layer, 0.1)),
+    **{f"limit, {dtype}": Contender(limit, dtype) for dtype in HALF},
+    **{f"auto, {dtype}": Contender(partial(formulation, "auto"), dtype) for dtype in HALF},
+    "dense attention": Contender(dense),
+    "gather, compiled": Contender(partial(compiled, "gather")),
+    "tiled, compiled": Contender(partial(compiled, "tiled")),
+    "flex, compiled": Contender(flex),
+    "natten": Contender(natten),
 }

@@ -1,28 +1,38 @@
-"""Measuring: median times of rounds in which everybody takes a turn, and peak memory in a process of one's own.
+"""Measuring the operator: times in turn, in this process and in plain ones, and peak memory.
 
-A turn is one run to fill the caches and one that is measured, so that nobody pays for what the one before has left.
-Nor for the memory: glibc keeps what is freed if larger pieces have been freed before, and what it does not keep costs
-page faults. ``settle`` frees a large piece first, so that small problems find what they find in a process at work.
+This process is one at work: ``settle`` frees a large piece of memory first, and glibc then keeps what is freed.
+Otherwise small problems would be as slow as what ran before them happens to have left.
 """
 
-import json
-import os
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from dinat_ref.bench.contenders import CONTENDERS, Attention, CannotRunError
-from dinat_ref.bench.shapes import Problem, square
+from dinat_ref.bench.contenders import CONTENDERS, Attention, forward, forward_backward
+from dinat_ref.bench.processes import peak_megabytes, plain_process
+from dinat_ref.bench.shapes import Problem
+from dinat_ref.bench.turns import Costs, Found, Runs, reason_of, take_turns, timed
 from dinat_ref.command import show_progress
 
-SLOW = 0.3  # seconds; whoever takes longer is not run twice
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured of everybody.
+
+    Example:
+        >>> Settings(rounds=3).against
+        'limit'
+    """
+
+    rounds: int = 5
+    backward: bool = False  # forward + backward, too
+    memory: bool = True  # the peak, too
+    plain: bool = False  # the times in a plain process, too
+    against: str = "limit"  # whose times all others are divided by
 
 
 @dataclass
@@ -37,81 +47,79 @@ class Row:
     problem: str
     contender: str
     tokens: int = 0  # of the whole batch
+    rounds: int = 0  # of which milliseconds are the median
     milliseconds: float | None = None
-    ratio: float | None = None  # to the limit
+    ratio: float | None = None  # to whom all are measured against
+    faults: int | None = None  # pages that the system had to hand out
+    backward_milliseconds: float | None = None  # forward + backward
+    backward_against: float | None = None  # to the same of whom all are measured against
     backward_ratio: float | None = None  # forward + backward to forward
+    plain_milliseconds: float | None = None  # forward, in a plain process
+    plain_ratio: float | None = None
+    plain_faults: int | None = None
     megabytes: float | None = None  # peak above the inputs
     query_sizes: float | None = None  # the same as a multiple of query
+    weight_sizes: float | None = None  # the same as a multiple of all weights
+    backward_megabytes: float | None = None
     skipped: str | None = None
-    no_backward: str | None = None  # why forward + backward was not measured
+    note: str | None = None  # what was not measured, and why
 
 
-def measure(
-    problem: Problem, names: Sequence[str], rounds: int = 5, backward: bool = False, memory: bool = True
-) -> list[Row]:
-    """Measure contenders on one problem: in each round everybody runs once, so that ratios are of one time.
+def measure(problem: Problem, names: Sequence[str], settings: Settings) -> Iterator[list[Row]]:
+    """Measure contenders on one problem, and yield all rows, as far as they are known, whenever something was found.
 
-    Shapes:
-        return: a Row per contender
     Raises:
         KeyError: an unknown contender.
     Example:
         >>> from dinat_ref.bench.shapes import SHAPES
-        >>> rows = measure(SHAPES["tiny"][0], ["limit", "tiled"], rounds=1, memory=False)
+        >>> *_, rows = measure(SHAPES["tiny"][0], ["limit", "tiled"], Settings(rounds=1, memory=False))
         >>> rows[0].ratio, rows[1].milliseconds > 0
         (1.0, True)
     """
     settle()
-    operands = problem.operands()
-    rows = {name: Row(str(problem), name, problem.batch * problem.num_tokens) for name in names}
+    title, costs = str(problem), Costs()
+    rows = {name: Row(title, name, problem.batch * problem.num_tokens) for name in names}
+    problems = {name: replace(problem, dtype=CONTENDERS[name].dtype) for name in names}
+    operands = {dtype: replace(problem, dtype=dtype).operands() for dtype in {x.dtype for x in problems.values()}}
+    inputs = {name: operands[problems[name].dtype] for name in names}
     ready: dict[str, Attention] = {}
     for name, row in rows.items():
-        show_progress(f"{problem}: preparing {name}")
+        show_progress(f"{title}: preparing {name}")
         try:
-            ready[name] = CONTENDERS[name](problem)
-            with torch.no_grad():
-                ready[name](*operands)  # compiles, and shows who cannot run
+            costs.add(name, timed(partial(_prepare, ready, name, problems[name], inputs[name])).seconds)
         except Exception as error:  # a peer that does not run is a result, not the end of the benchmark
-            row.skipped = _reason(error)
-        if row.skipped:
+            row.skipped = reason_of(error)
             ready.pop(name, None)
 
-    def forward(attend: Attention) -> None:
-        with torch.no_grad():
-            attend(*operands)
-
-    leaves = [tensor.clone().requires_grad_() for tensor in operands]
-    ones = torch.ones(2 * operands[0].numel())  # the limit's output is a little larger than the others'
-
-    def both(attend: Attention) -> None:
-        for leaf in leaves:
-            leaf.grad = None  # to be made, not added to
-        output = attend(*leaves)
-        output.backward(ones[: output.numel()].view_as(output))
-
-    for name, found in _rounds(problem, ready, forward, rounds).items():
-        if isinstance(found, str):
-            rows[name].skipped = found
-        else:
-            rows[name].milliseconds = 1e3 * statistics.median(found)
-    if backward:
-        able = {name: attend for name, attend in ready.items() if rows[name].skipped is None}
-        for name, found in _rounds(problem, able, both, rounds).items():
-            if isinstance(found, str):
-                rows[name].no_backward = found
-            else:
-                rows[name].backward_ratio = 1e3 * statistics.median(found) / (rows[name].milliseconds or 1.0)
-    best = rows["limit"].milliseconds if "limit" in rows else None
-    for name, row in rows.items():
-        if row.milliseconds is not None and best:
-            row.ratio = row.milliseconds / best
-        if memory and row.skipped is None and name != "limit":
-            show_progress(f"{problem}: memory of {name}")
-            row.megabytes = peak_megabytes(problem, name)
-            if row.megabytes is not None:
-                row.query_sizes = row.megabytes * 1e6 / (operands[0].nbytes)
+    runs: Runs = {name: partial(timed, partial(forward, attend, inputs[name])) for name, attend in ready.items()}
+    for found in take_turns(runs, settings.rounds, costs, title):
+        _fill_forward(rows, found, settings)
+        yield list(rows.values())
+    able = {name: attend for name, attend in ready.items() if rows[name].skipped is None}
+    if settings.backward:
+        leaves = {dtype: [x.clone().requires_grad_() for x in tensors] for dtype, tensors in operands.items()}
+        ones = {dtype: torch.ones(2 * x[0].numel(), dtype=x[0].dtype) for dtype, x in operands.items()}
+        runs = {
+            name: partial(timed, partial(forward_backward, attend, leaves[dtype], ones[dtype]))
+            for name, attend in able.items()
+            for dtype in [problems[name].dtype]
+        }
+        for found in take_turns(runs, settings.rounds, costs, f"{title}, forward + backward"):
+            _fill_backward(rows, found, settings)
+            yield list(rows.values())
+    if settings.plain:
+        with ExitStack() as stack:
+            started = {name: stack.enter_context(plain_process(problems[name], name)) for name in able}
+            runs = {name: process.run for name, process in started.items()}
+            for found in take_turns(runs, settings.rounds, Costs(), f"{title}, plain processes"):
+                _fill_plain(rows, found, settings)
+                yield list(rows.values())
+    for name in able if settings.memory else ():
+        if not name.startswith("limit") and not costs.too_high(name):
+            show_progress(f"{title}: memory of {name}")
+            _fill_memory(rows[name], problems[name], inputs[name][0], settings)
+            yield list(rows.values())
     show_progress("")
-    return list(rows.values())
 
 
 def settle() -> None:
@@ -124,89 +132,51 @@ def settle() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)  # freed at once
 
 
-def _rounds(
-    problem: Problem, ready: dict[str, Attention], run: Callable[[Attention], None], rounds: int
-) -> dict[str, list[float] | str]:
-    """Give the times of everybody who runs, and the reason of everybody who does not."""
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    reasons: dict[str, str] = {}
-    for number in range(rounds + 1):  # the first round warms up
-        for name, attend in ready.items():
-            if name in reasons:
-                continue
-            show_progress(f"{problem}: round {number} of {rounds}, {name}")
-            try:
-                taken = _seconds(run, attend)
-                if taken < SLOW:  # the caches still hold what the one before has left: once more
-                    taken = _seconds(run, attend)
-            except Exception as error:  # a peer without a backward pass is a result, too
-                reasons[name] = _reason(error)
-            else:
-                times[name].append(taken)
-    return {name: reasons.get(name, taken[1:]) for name, taken in times.items()}
+def _prepare(ready: dict[str, Attention], name: str, problem: Problem, operands: list[Tensor]) -> None:
+    """Make a contender and run it once: it compiles, and shows whether it can."""
+    ready[name] = CONTENDERS[name].make(problem)
+    forward(ready[name], operands)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, CannotRunError):
-        return str(error)
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:90]}"
+def _against(settings: Settings, found: Mapping[str, Found], milliseconds: float | None) -> float | None:
+    """A time as a multiple of the yardstick's of the same rounds."""
+    yardstick = found[settings.against].milliseconds if settings.against in found else None
+    return milliseconds / yardstick if milliseconds and yardstick else None
 
 
-def _seconds(run: Callable[[Attention], None], attend: Attention) -> float:
-    began = time.perf_counter()
-    run(attend)
-    return time.perf_counter() - began
+def _fill_forward(rows: Mapping[str, Row], found: Mapping[str, Found], settings: Settings) -> None:
+    for name, mine in found.items():
+        row = rows[name]
+        row.skipped, row.rounds, row.faults = mine.reason, mine.rounds, mine.faults
+        row.milliseconds, row.note = mine.milliseconds, _stopped(mine, settings, "forward")
+        row.ratio = _against(settings, found, row.milliseconds)
 
 
-def peak_megabytes(problem: Problem, name: str) -> float | None:
-    """Measure the peak memory of one forward pass above the inputs, in a fresh process (Linux only, else None).
-
-    Shapes:
-        return: one number, in megabytes (10^6 bytes)
-    Raises:
-        Nothing: None where it cannot be measured.
-    Source: VmHWM of /proc/self/status, reset by /proc/self/clear_refs.
-    Example:
-        >>> from dinat_ref.bench.shapes import SHAPES
-        >>> peak = peak_megabytes(SHAPES["tiny"][0], "gather")
-        >>> peak is None or peak >= 0
-        True
-    """
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    asked = json.dumps({"problem": asdict(problem), "name": name, "threads": torch.get_num_threads()})
-    command = [sys.executable, "-m", "dinat_ref.bench.measure", asked]
-    gives_back = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}  # freed memory returns at once: count what is alive
-    answer = subprocess.run(command, capture_output=True, encoding="ascii", check=False, env=gives_back)
-    return float(answer.stdout) if answer.returncode == 0 else None
+def _fill_backward(rows: Mapping[str, Row], found: Mapping[str, Found], settings: Settings) -> None:
+    for name, mine in found.items():
+        row = rows[name]
+        row.backward_milliseconds = mine.milliseconds
+        row.backward_against = _against(settings, found, row.backward_milliseconds)
+        if row.backward_milliseconds and row.milliseconds:
+            row.backward_ratio = row.backward_milliseconds / row.milliseconds
+        row.note = mine.reason or row.note or _stopped(mine, settings, "forward + backward")
 
 
-def _kilobytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {field}")
+def _fill_plain(rows: Mapping[str, Row], found: Mapping[str, Found], settings: Settings) -> None:
+    for name, mine in found.items():
+        row = rows[name]
+        row.plain_milliseconds, row.plain_faults = mine.milliseconds, mine.faults
+        row.plain_ratio = _against(settings, found, row.plain_milliseconds)
+        row.note = row.note or mine.reason or _stopped(mine, settings, "plain process")
 
 
-def _child(asked: str) -> None:
-    """Run one contender and print its peak: everything that is made once is made before, on a small problem."""
-    order = json.loads(asked)
-    torch.set_num_threads(order["threads"])
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in order["problem"].items()}
-    problem = Problem(**fields)  # type: ignore[arg-type]
-    operands: list[Tensor] = problem.operands()
-    with torch.no_grad():
-        attend = CONTENDERS[order["name"]](problem)
-        if "compiled" in order["name"]:
-            attend(*operands)
-        else:
-            small = square(8, problem.heads, kernel_size=3)
-            CONTENDERS[order["name"]](small)(*small.operands())
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        before = _kilobytes("VmRSS")
-        attend(*operands)
-    print(max(0, _kilobytes("VmHWM") - before) * 1024 / 1e6)
+def _fill_memory(row: Row, problem: Problem, query: Tensor, settings: Settings) -> None:
+    row.megabytes, row.backward_megabytes = peak_megabytes(problem, row.contender, settings.backward)
+    if row.megabytes is not None:
+        row.query_sizes = row.megabytes * 1e6 / query.nbytes
+        weights = row.tokens * problem.heads * problem.num_keys * query.element_size()
+        row.weight_sizes = row.megabytes * 1e6 / weights
 
 
-if __name__ == "__main__":
-    _child(sys.argv[1])
+def _stopped(found: Found, settings: Settings, what: str) -> str | None:
+    return f"stopped after {found.rounds} of {settings.rounds} rounds, {what}" if found.stopped else None

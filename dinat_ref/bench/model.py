@@ -4,11 +4,10 @@
 "of transformers" is Hugging Face's own Dinat after ``enable_dinat``, which should cost what ours does.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from dinat_ref.analysis.cost import traced_cost
 from dinat_ref.bench.measure import settle
+from dinat_ref.bench.turns import Costs, Sample, take_turns, timed
 from dinat_ref.command import show_progress
 from dinat_ref.models import create_model
 from dinat_ref.models.optional import need
@@ -35,14 +35,21 @@ class ModelRow:
     dtype: str
     parameters: int = 0
     operations: int = 0  # multiply-adds of one image
+    rounds: int = 0  # of which milliseconds are the median
     milliseconds: float | None = None  # of an image, forward
     backward_milliseconds: float | None = None  # of an image, forward + backward
     skipped: str | None = None
+    note: str | None = None  # what was not measured, and why
 
     @property
     def images_per_second(self) -> float | None:
         """How many images are classified in a second."""
         return 1e3 / self.milliseconds if self.milliseconds else None
+
+    @property
+    def backward_images_per_second(self) -> float | None:
+        """How many images are learned from in a second."""
+        return 1e3 / self.backward_milliseconds if self.backward_milliseconds else None
 
 
 @contextmanager
@@ -94,47 +101,47 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def measure_models(
-    rounds: int,
-    names: Sequence[str] = tuple(MODELS),
-    dtypes: Sequence[str] = tuple(DTYPES),
-    batch: int = 4,
-    size: int = 224,
-    backward: bool = False,
-) -> list[ModelRow]:
-    """Measure models on random images: in each round everybody runs once, so that ratios are of one time.
+    names: Sequence[str], dtype: str, rounds: int = 5, backward: bool = False, batch: int = 4, size: int = 224
+) -> Iterator[list[ModelRow]]:
+    """Measure models on random images, and yield all rows, as far as they are known, after each round.
 
-    Shapes:
-        return: a row for each dtype and model
     Raises:
         KeyError: an unknown model or dtype.
     Example:
-        >>> (row,) = measure_models(1, ["DiNAT-Mini"], ["float32"], batch=1, size=32)
-        >>> row.parameters
-        19984174
+        >>> *_, (row,) = measure_models(["DiNAT-Mini"], "float32", rounds=1, batch=1, size=32)
+        >>> row.parameters, row.rounds
+        (19984174, 1)
     """
     settle()
     torch.manual_seed(0)
-    rows: list[ModelRow] = []
-    for dtype in dtypes:
-        ready: dict[str, nn.Module] = {}
-        found = {name: ModelRow(name, dtype) for name in names}
-        for name, row in found.items():
-            show_progress(f"preparing {name}, {dtype}")
-            try:
-                ready[name] = MODELS[name]().to(DTYPES[dtype])
-                row.parameters = sum(parameter.numel() for parameter in ready[name].parameters())
-                row.operations = _operations(name, size)
-            except ImportError as error:
-                row.skipped = str(error)
-        images = torch.randn(batch, 3, size, size, dtype=DTYPES[dtype])
-        for name, seconds in _rounds(ready, images, rounds, _forward).items():
-            found[name].milliseconds = 1e3 * seconds / batch
-        if backward:
-            for name, seconds in _rounds(ready, images, rounds, _forward_backward).items():
-                found[name].backward_milliseconds = 1e3 * seconds / batch
-        rows += found.values()
+    costs, rows = Costs(), {name: ModelRow(name, dtype) for name in names}
+    ready: dict[str, nn.Module] = {}
+    for name, row in rows.items():
+        show_progress(f"preparing {name}, {dtype}")
+        try:
+            ready[name] = MODELS[name]().to(DTYPES[dtype])
+            row.parameters = sum(parameter.numel() for parameter in ready[name].parameters())
+            row.operations = _operations(name, size)
+        except ImportError as error:
+            row.skipped = str(error)
+    images = torch.randn(batch, 3, size, size, dtype=DTYPES[dtype])
+    for learns in (False, True)[: 1 + backward]:
+        runs = {name: partial(_turn, name, model, images, learns) for name, model in ready.items()}
+        title = f"{dtype}, forward + backward" if learns else f"{dtype}, forward"
+        for found in take_turns(runs, rounds, costs, title):
+            for name, mine in found.items():
+                row, milliseconds = rows[name], mine.milliseconds and mine.milliseconds / batch
+                if learns:
+                    row.backward_milliseconds = milliseconds
+                else:
+                    row.milliseconds, row.rounds, row.skipped = milliseconds, mine.rounds, mine.reason
+                if mine.stopped:
+                    row.note = f"stopped after {mine.rounds} of {rounds} rounds, {title}"
+                elif mine.reason:
+                    row.note = mine.reason
+            yield list(rows.values())
+        ready = {name: model for name, model in ready.items() if rows[name].skipped is None}
     show_progress("")
-    return rows
 
 
 def _operations(name: str, size: int) -> int:
@@ -145,19 +152,10 @@ def _operations(name: str, size: int) -> int:
     return sum(count for part, count in cost.items() if part not in without)
 
 
-def _rounds(
-    models: dict[str, nn.Module], images: Tensor, rounds: int, run: Callable[[nn.Module, Tensor], None]
-) -> dict[str, float]:
-    """Give the median seconds of each model."""
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(rounds + 1):  # the first round warms up
-        for name, model in models.items():
-            show_progress(f"{name}, {images.dtype}, {run.__name__.strip('_')}: round {number} of {rounds}")
-            with without_attention() if name == "values only" else nullcontext():
-                began = time.perf_counter()
-                run(model, images)
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
+def _turn(name: str, model: nn.Module, images: Tensor, learns: bool) -> Sample:
+    """Run once, forward, or forward + backward."""
+    with without_attention() if name == "values only" else nullcontext():
+        return timed(partial(_forward_backward if learns else _forward, model, images))
 
 
 def _forward(model: nn.Module, images: Tensor) -> None:
@@ -170,27 +168,3 @@ def _forward_backward(model: nn.Module, images: Tensor) -> None:
     output = model.train()(images)
     logits = output if isinstance(output, Tensor) else output.logits
     logits.float().square().mean().backward()
-
-
-def model_table(rows: Sequence[ModelRow]) -> str:
-    """Set rows as an aligned table.
-
-    Shapes:
-        return: a line for the head and one per row
-    Example:
-        >>> print(model_table([ModelRow("DiNAT-Mini", "float32", 19984174, 2713000000, 50.0, 170.0)]))
-        model             dtype      params M  GFLOPs  ms/image  images/s  fwd+bwd ms  images/s
-        DiNAT-Mini        float32        20.0    2.71      50.0      20.0       170.0       5.9
-    """
-    head = f"{'model':<18}{'dtype':<9}{'params M':>10}{'GFLOPs':>8}{'ms/image':>10}{'images/s':>10}"
-    lines = [f"{head}{'fwd+bwd ms':>12}{'images/s':>10}"]
-    for row in rows:
-        if row.skipped is not None:
-            lines.append(f"{row.model:<18}{row.dtype:<9}  {row.skipped}")
-            continue
-        cells = f"{row.parameters / 1e6:>10.1f}{row.operations / 1e9:>8.2f}"
-        for milliseconds, width in ((row.milliseconds, 10), (row.backward_milliseconds, 12)):
-            if milliseconds is not None:
-                cells += f"{milliseconds:>{width}.1f}{1e3 / milliseconds:>10.1f}"
-        lines.append(f"{row.model:<18}{row.dtype:<9}{cells}")
-    return "\n".join(lines)

@@ -1,12 +1,16 @@
-"""The problems that are measured: DiNAT's layers, a photo, a video, a long sequence, and growing maps."""
+"""The problems that are measured: DiNAT's layers, a photo, a video, a long sequence, and growing maps.
+
+No PyTorch until a problem is asked for its tensors, so that ``--help`` is there at once.
+"""
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from dinat_ref.neighborhood import Neighborhood
+    from dinat_ref.neighborhood import Neighborhood
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Problem:
     batch: int = 1
     dilation: tuple[int, ...] = ()
     head_dim: int = 32
+    dtype: str = "float32"
 
     def __str__(self) -> str:
         """Name the shape."""
@@ -44,18 +49,34 @@ class Problem:
         return math.prod(self.layout)
 
     @property
-    def neighborhood(self) -> Neighborhood:
+    def num_keys(self) -> int:
+        """K, of each query."""
+        return math.prod(self.kernel_size)
+
+    @property
+    def products(self) -> int:
+        """How many multiply-adds the scores and the sums of values take."""
+        return 2 * self.batch * self.num_tokens * self.num_keys * self.heads * self.head_dim
+
+    @property
+    def neighborhood(self) -> "Neighborhood":
         """The windows of this problem."""
+        from dinat_ref.neighborhood import Neighborhood
+
         return Neighborhood(self.layout, self.kernel_size, dilation=self.dilations)
 
-    def operands(self, seed: int = 0) -> list[Tensor]:
+    def operands(self, seed: int = 0) -> "list[Tensor]":
         """Draw query, key and value, each [B, *layout, H, D]."""
+        import torch
+
         generator = torch.Generator().manual_seed(seed)
         shape = (self.batch, *self.layout, self.heads, self.head_dim)
-        return [torch.randn(shape, generator=generator) for _ in range(3)]
+        return [torch.randn(shape, generator=generator).to(getattr(torch, self.dtype)) for _ in range(3)]
 
 
-def square(length: int, heads: int, kernel_size: int = 7, dilation: int = 1, batch: int = 8) -> Problem:
+def square(
+    length: int, heads: int, kernel_size: int = 7, dilation: int = 1, batch: int = 8, dtype: str = "float32"
+) -> Problem:
     """Make a problem on a square map.
 
     Shapes:
@@ -64,7 +85,7 @@ def square(length: int, heads: int, kernel_size: int = 7, dilation: int = 1, bat
         >>> square(14, 8, dilation=2).dilations
         (2, 2)
     """
-    return Problem((length, length), (kernel_size, kernel_size), heads, batch, (dilation, dilation))
+    return Problem((length, length), (kernel_size, kernel_size), heads, batch, (dilation, dilation), dtype=dtype)
 
 
 SHAPES: dict[str, list[Problem]] = {
