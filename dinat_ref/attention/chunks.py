@@ -17,8 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dinat_ref.attention.boxes import Boxes
 from dinat_ref.attention.operands import Operands, inside_transform
 from dinat_ref.attention.tiles import TileBatch, cut_into_tiles
+from dinat_ref.neighborhood import Neighborhood
 
 NUMBERS_PER_CHUNK = 2**20  # 4 MB in float32
 NUMBERS_PER_TRACED_CHUNK = 2**24  # of an item of the batch, where all items go together
@@ -37,6 +39,8 @@ class Memory(NamedTuple):
 class Plan(NamedTuple):
     """What does not depend on the operands' values."""
 
+    neighborhood: Neighborhood
+    boxes: Boxes
     batches: tuple[TileBatch, ...]
     batch: int  # B
     num_queries: int  # N, of an item of the batch
@@ -79,8 +83,9 @@ def lay_out(operands: Operands, return_lse: bool) -> tuple[Plan, Memory]:
     # a view of rpb, so that no tensor in memory is an ancestor of another: the backward pass may differentiate by all
     rpb = None if operands.rpb is None else operands.rpb.view_as(operands.rpb)
     batches = cut_into_tiles(operands.neighborhood, query.device, operands.boxes)
+    where = operands.neighborhood, operands.boxes, batches
     num_queries, num_keys = (math.prod(x.shape[1:-2]) for x in (operands.query, operands.key))
-    plan = Plan(batches, operands.query.shape[0], num_queries, num_keys, num_extra, scale, return_lse)
+    plan = Plan(*where, operands.query.shape[0], num_queries, num_keys, num_extra, scale, return_lse)
     return plan, Memory(query, key, value, rpb, kept)
 
 

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from dinat_ref.attention import large_steps
 from dinat_ref.attention.chunks import (
     Chunk,
     Memory,
@@ -81,13 +82,16 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
 
 def attend(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | None]:
     """Attend all tiles, without a graph: output [B N, H, Dv] and lse [B N, H] or None."""
+    if large_steps.suit(memory.query):
+        output, lse = large_steps.attend_in_steps(plan, memory)
+        return output, lse if plan.return_lse else None
     output = memory.query.new_empty(*memory.query.shape[:2], memory.value.shape[-1])
-    lse = memory.query.new_empty(memory.query.shape[:2]) if plan.return_lse else None
+    lse = memory.query.new_empty(memory.query.shape[:2])
     for queries, found, found_lse in attend_chunks(plan, memory, careful, fused=not (careful or plan.return_lse)):
         output.index_copy_(0, queries, found)
-        if lse is not None and found_lse is not None:
+        if found_lse is not None:
             lse.index_copy_(0, queries, found_lse)
-    return output, lse
+    return output, lse if plan.return_lse else None
 
 
 def must_be_careful(plan: Plan, memory: Memory) -> bool:
@@ -158,6 +162,8 @@ class Recomputed(torch.autograd.Function):
         if not torch.is_grad_enabled():
             shift = (output * d_output).sum(-1)  # [B N, H]
             shift = shift if d_lse is None else shift - d_lse
+            if large_steps.suit(memory.query):
+                return None, *large_steps.backward_in_steps(ctx.plan, memory, d_output, shift)
             careful = ctx.careful or not known_finite(d_output, shift)
             return None, *backward_by_chunks(ctx.plan, memory, d_output, shift, careful)
         # for a second derivative: leave it to autograd

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dinat_ref.attention.bias import read_bias
+from dinat_ref.attention.boxes import whole
 from dinat_ref.attention.chunks import Memory, Plan, chunk_allowed, chunks, to_matrices, to_rows
 from dinat_ref.attention.operands import Operands
 from dinat_ref.attention.outside import known_finite, mix
@@ -90,9 +91,9 @@ def tiled_values(
 
 def _plan(neighborhood: Neighborhood, tensor: Tensor) -> Plan:
     """Cut the layout into tiles."""
-    batches = cut_into_tiles(neighborhood, tensor.device)
-    num_tokens = neighborhood.num_tokens
-    return Plan(batches, tensor.shape[0], num_tokens, num_tokens, num_extra=0, scale=1.0, return_lse=False)
+    where = neighborhood, whole(neighborhood), cut_into_tiles(neighborhood, tensor.device)
+    sizes = tensor.shape[0], neighborhood.num_tokens, neighborhood.num_tokens
+    return Plan(*where, *sizes, num_extra=0, scale=1.0, return_lse=False)
 
 
 def own_slots(tiles: TileBatch) -> Tensor | None:
@@ -171,7 +172,7 @@ def derive_by_chunks(plan: Plan, of: str, first: Tensor, second: Tensor, heads_k
     if of == "keys":
         result = first.new_zeros(num_rows, heads_kv, dim)
     else:
-        num_keys = plan.batches[0].axes[0].neighborhood.num_keys
+        num_keys = plan.neighborhood.num_keys
         result = first.new_empty(num_rows, heads, num_keys if of == "scores" else dim)
 
     of_query, of_key = (first.new_empty(1).expand(num_rows, n, dim) for n in (heads, heads_kv))

@@ -85,11 +85,13 @@ class TileBatch:
         self.kept_mask = self.mask() if keep_tables and not self.allows_all else None
         self.kept_place = self.bias_place() if keep_tables else None
         self.kept_slots = self.slots() if keep_tables and not self.allows_all else None
+        self.kept_rows = self.rows() if keep_tables and self.keys.device.type != "cpu" else None
 
     @property
     def num_bytes(self) -> int:
         """How much memory it takes: its tensors, and a kilobyte for each as an object."""
         own = [x for part in (self, *self.axes) for x in vars(part).values() if isinstance(x, Tensor)]
+        own.extend(self.kept_rows or ())
         return sum(x.nbytes + 1024 for x in own)
 
     def mask(self) -> Tensor:
@@ -104,6 +106,10 @@ class TileBatch:
         positions = [numbers(axis.tile.keys, device) for axis in self.axes]
         slab = sums([pitch * own for pitch, own in zip(neighborhood.pitch, positions, strict=True)])  # [S]
         return torch.searchsorted(slab, keys)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The numbers of all queries and keys: int64 [tiles, T] and [tiles, S]."""
+        return self.first_queries[:, None] + self.queries, self.first_keys[:, None] + self.keys
 
     def bias_place(self) -> Tensor:
         """Where in rpb, read row by row, the bias of each query for each key stands: int64 [T, S]."""
