@@ -5,13 +5,13 @@
 
 import importlib
 import warnings
-from typing import TYPE_CHECKING
 
 # `python -m dinat_ref.window` imports this package first and would warn that window is already imported
 warnings.filterwarnings("ignore", message=r"'dinat_ref\.window' found in sys\.modules", category=RuntimeWarning)
 
 from dinat_ref.window import window  # noqa: E402  # now: a later import of the module would take the function's name
 
+TYPE_CHECKING = False  # as in typing, whose import would take longer than this package's
 if TYPE_CHECKING:
     from dinat_ref.attention import (
         merge_attentions,

@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import sys
+from typing import Any
 
 import dinat_ref
 from dinat_ref.command import DISK_FULL, CommandError, Progress
@@ -37,11 +38,12 @@ def main(argv: list[str] | None = None) -> int:
         Traceback (most recent call last):
         SystemExit: 2
     """
-    argv = sys.argv[1:] if argv is None else argv
-    speaker = " ".join(["dinat-ref", *(name for name in argv[:1] if name in COMMANDS)])
-    _prepare_streams()
-    Progress.since = None  # ten seconds of this command, not of one before it in the same process
+    speaker = "dinat-ref"
     try:
+        argv = sys.argv[1:] if argv is None else argv
+        speaker = " ".join(["dinat-ref", *(name for name in argv[:1] if name in COMMANDS)])
+        _prepare_streams()
+        Progress.since = None  # ten seconds of this command, not of one before it in the same process
         try:
             return _run(argv)
         finally:
@@ -63,9 +65,24 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose --help and --version say so when they cannot be printed; argparse passes over that.
+
+    Example:
+        >>> Parser(prog="dinat-ref", add_help=False).print_help()
+        usage: dinat-ref
+    """
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
+
 def _run(argv: list[str]) -> int:
     """Parse the arguments and run the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dinat-ref",
         description="The readable reference for neighborhood attention, dilated neighborhood attention and DiNAT.",
     )

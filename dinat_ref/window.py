@@ -18,7 +18,6 @@ Everything else in this package derives from ``window`` or is tested against it.
     python -m dinat_ref.window 8 4 --dilation 2
 """
 
-import argparse
 import operator
 import sys
 
@@ -200,6 +199,8 @@ def picture(length: int, kernel_size: int, stride: int = 1, dilation: int = 1, i
 
 def main(argv: list[str] | None = None) -> int:
     """Print the windows of an axis; the exit status is 2 when the arguments are not legal."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="python -m dinat_ref.window",
         description="Print the window of every query of an axis: Q the query itself, # a key, . not attended.",
