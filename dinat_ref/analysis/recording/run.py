@@ -22,6 +22,8 @@ PLUMBING = (
     "dinat_ref.attention.operands",
     "dinat_ref.attention.cache",
     "dinat_ref.attention.outside",
+    "dinat_ref.attention.boxes",
+    "dinat_ref.attention.large_steps",
 )  # compute nothing
 
 
