@@ -91,8 +91,7 @@ class TileBatch:
     def num_bytes(self) -> int:
         """How much memory it takes: its tensors, and a kilobyte for each as an object."""
         own = [x for part in (self, *self.axes) for x in vars(part).values() if isinstance(x, Tensor)]
-        own.extend(self.kept_rows or ())
-        return sum(x.nbytes + 1024 for x in own)
+        return sum(x.nbytes + 1024 for x in (*own, *(self.kept_rows or ())))
 
     def mask(self) -> Tensor:
         """Which keys each query attends: bool [T, S]."""
@@ -103,8 +102,8 @@ class TileBatch:
         """In which slots of its slab each query's keys lie, in the order of ``Neighborhood.indices``: int64 [T, K]."""
         neighborhood, device = self.axes[0].neighborhood, self.keys.device
         keys = neighborhood.indices(device, [axis.tile.queries for axis in self.axes])  # [T, K], the first tile's
-        positions = [numbers(axis.tile.keys, device) for axis in self.axes]
-        slab = sums([pitch * own for pitch, own in zip(neighborhood.pitch, positions, strict=True)])  # [S]
+        pitches = zip(neighborhood.pitch, self.axes, strict=True)
+        slab = sums([pitch * numbers(axis.tile.keys, device) for pitch, axis in pitches])  # [S], in the layout
         return torch.searchsorted(slab, keys)
 
     def rows(self) -> tuple[Tensor, Tensor]:
