@@ -207,29 +207,52 @@ class Plan:
         return last + 1 - first - len(own) - self.halo(rank)
 
 
-def received_bytes(plan: Plan, heads: int, head_dim: int, element_size: int) -> dict[str, int]:
+def share_heads(heads: int, ranks: int) -> tuple[int, ...]:
+    """Share heads as evenly as can be: the first ranks have one more where there is a rest.
+
+    Example:
+        >>> share_heads(5, ranks=4)
+        (2, 1, 1, 1)
+    """
+    return tuple(heads // ranks + (rank < heads % ranks) for rank in range(ranks))
+
+
+def received_bytes(
+    plan: Plan,
+    heads: int,
+    head_dim: int,
+    element_size: int,
+    heads_kv: int | None = None,
+    head_dim_v: int | None = None,
+) -> dict[str, int]:
     """How many bytes the busiest rank receives in a forward pass, for one line of tokens, by three ways to do it.
 
-    With n the tokens and h the heads of a rank (heads are split as tokens are), of L and H in all, and D = head_dim::
+    With n the tokens and h of H query heads and h' of H' key heads of a rank (it has whole groups of them), of L
+    tokens in all, D = head_dim, and E = head_dim_v::
 
-        halo         2 H D * keys of the halo                       keys, values
-        all-gather   2 H D * (L - n)                                keys, values
-        heads        3 h D * (L - n)  +  n D * (H - h)              queries, keys, values; outputs, on their way back
+        halo         H' (D + E) * keys of the halo                            keys, values
+        all-gather   H' (D + E) * (L - n)                                     keys, values
+        heads        (h D + h' (D + E)) * (L - n)  +  n E * (H - h)           queries, keys, values; outputs back
 
     Example:
         >>> received_bytes(Plan((8, 8), kernel_size=3), heads=2, head_dim=4, element_size=2)
         {'halo': 32, 'all-gather': 256, 'heads': 256}
     """
-    ranks = range(len(plan.sizes))
-    own_heads = even_split(heads, len(plan.sizes))
+    heads_kv = heads if heads_kv is None else heads_kv
+    head_dim_v = head_dim if head_dim_v is None else head_dim_v
+    ranks, pair, group_size = range(len(plan.sizes)), head_dim + head_dim_v, heads // heads_kv
+    shares = [(group_size * own, own) for own in share_heads(heads_kv, len(plan.sizes))]
     others = [plan.length - size for size in plan.sizes]
-    back = [size * (heads - own) for size, own in zip(plan.sizes, own_heads, strict=True)]
+    by_heads = [
+        (own * head_dim + own_kv * pair) * other + size * head_dim_v * (heads - own)
+        for (own, own_kv), other, size in zip(shares, others, plan.sizes, strict=True)
+    ]
     numbers = {
-        "halo": 2 * heads * max(plan.halo(rank) for rank in ranks),
-        "all-gather": 2 * heads * max(others),
-        "heads": max(3 * own_heads[rank] * others[rank] + back[rank] for rank in ranks),
+        "halo": heads_kv * pair * max(plan.halo(rank) for rank in ranks),
+        "all-gather": heads_kv * pair * max(others),
+        "heads": max(by_heads),
     }
-    return {way: number * head_dim * element_size for way, number in numbers.items()}
+    return {way: number * element_size for way, number in numbers.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
