@@ -4,6 +4,8 @@ All commands open images here. A file is refused by the number of its pixels bef
 the formats of pictures are tried: Pillow knows others that start programs.
 """
 
+import mmap
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 64_000_000  # 200 MB when they are decoded; telephones take 50 million
+MOST_DECODED = 16 * MOST_PIXELS  # a progressive JPEG is decoded once a scan: about ten of them, unless it means harm
 ORIENTATION = 0x0112  # the tag of EXIF; 1 is upright
+MARKER = re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd8]")  # of a JPEG, those that stand alone left out
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -26,7 +31,7 @@ def open_photo(path: Path | str) -> "Image":
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no image, a damaged one, or one with more than MOST_PIXELS.
+        ValueError: no image, a damaged one, one with more than MOST_PIXELS, or more than MOST_DECODED in all scans.
     Source: EXIF 2.32 for the camera's orientation.
     Example:
         >>> import tempfile
@@ -78,10 +83,36 @@ def _open(path: Path | str, decode: bool) -> "Image":
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise ValueError(f"image must have at most {MOST_PIXELS:,} pixels, got {width} x {height}: {path}")
+        scans = 1
+        if image.format in ("JPEG", "MPO"):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                scans = count_scans(content)
+        if width * height * scans > MOST_DECODED:
+            shape = f"{width} x {height} in {scans:,} scans"
+            raise ValueError(f"image must take at most {MOST_DECODED:,} pixels to decode, got {shape}: {path}")
         try:
             return to_rgb(image) if decode else image
         except Exception:
             raise ValueError(damaged) from None
+
+
+def count_scans(content: "bytes | mmap.mmap") -> int:
+    """Count how often a JPEG has its pixels decoded: each scan goes over all of them, though it be of a few bytes.
+
+    Source: ITU-T T.81, annex B: markers, segments with lengths, and FF00 where coded data has an FF.
+    Example:
+        >>> scan = bytes.fromhex("ffda 0003 01") + b"coded data"
+        >>> count_scans(bytes.fromhex("ffd8") + 3 * scan + bytes.fromhex("ffd9") + scan)
+        3
+    """
+    scans, position = 0, 2
+    while found := MARKER.search(content, position):
+        marker, position = content[found.start() + 1], found.end()
+        if marker == END_OF_IMAGE:  # a telephone may have more to say behind it
+            break
+        scans += marker == START_OF_SCAN
+        position += int.from_bytes(content[position : position + 2], "big")
+    return scans
 
 
 def to_rgb(image: "Image") -> "Image":

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch.testing import assert_close
 
 from dinat_ref.analysis.photo import load_photo
-from dinat_ref.images import MOST_PIXELS, check_photo, open_photo, to_rgb
+from dinat_ref.images import MOST_PIXELS, check_photo, count_scans, open_photo, to_rgb
 from dinat_ref.models.preprocess import preprocess, to_photo
 from dinat_ref.training.folder import load_folder
 
@@ -143,6 +143,42 @@ def test_only_pictures_are_tried(tmp_path):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
     with pytest.raises(ValueError, match=f"^not an image, or a damaged one: {path}$"):
         open_photo(path)
+
+
+def with_scans(size: tuple[int, int], more: int) -> bytes:
+    """A progressive JPEG whose last scan comes again, as often as wished: few bytes that cost all pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (10, 200, 30)).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last = content.rindex(b"\xff\xc4")  # its code table, then the scan itself
+    return content[:-2] + more * content[last:-2] + content[-2:]
+
+
+def test_scans_are_counted_as_they_are_decoded(tmp_path):
+    """Not those of a thumbnail in the metadata, and not what a telephone adds behind the end."""
+    once = with_scans((64, 48), more=0)
+    plain = count_scans(once)
+    assert 1 < plain <= 14
+    assert count_scans(with_scans((64, 48), more=7)) == plain + 7
+    thumbnail = b"\xff\xe1" + (2 + len(once)).to_bytes(2, "big") + once
+    assert count_scans(once[:2] + thumbnail + once[2:] + once) == plain
+    path = tmp_path / "photo.jpg"
+    for options in ({}, {"progressive": True}, {"restart_marker_rows": 1}):
+        noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path, "JPEG", quality=95, **options)
+        assert count_scans(path.read_bytes()) == (plain if "progressive" in options else 1)
+        assert open_photo(path).size == (70, 90)
+
+
+def test_a_small_file_with_many_scans_is_refused(tmp_path):
+    """400 kB like this once took minutes, 2 MB an hour."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(with_scans((4000, 4000), more=100))
+    for read in (open_photo, check_photo):
+        with pytest.raises(ValueError, match=f"got 4000 x 4000 in 1[01][0-9] scans: {path}$"):
+            read(path)
+    path.write_bytes(with_scans((400, 300), more=100))  # a small one may have as many as it likes
+    assert open_photo(path).size == (400, 300)
 
 
 def test_what_is_no_file(tmp_path):
