@@ -23,7 +23,7 @@ from dinat_ref.testing.report.results import Report
 from dinat_ref.testing.supports import Supports
 from dinat_ref.testing.verify import check_kernel
 
-OWN = Supports(rpb=True, double_backward=True)
+OWN = Supports(rpb=True, double_backward=True, vmap=True)
 LIMITS = {"loops": 40, "masked": 8192}  # tokens: one steps through Python, the other has N x N scores
 
 

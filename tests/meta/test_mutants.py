@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from dinat_ref.testing import check_kernel
-from dinat_ref.testing.mutants import SUBJECTS, Fate, judge, judge_all, main, summary
+from dinat_ref.testing.mutants import SUBJECTS, Fate, judge, judge_all, main, original, summary
 from dinat_ref.testing.sabotage.mutate import Mutant, mutants
-from dinat_ref.testing.sabotage.witness import witness
+from dinat_ref.testing.sabotage.witness import references, witness
 
 
 def right(name: str):
@@ -39,9 +39,10 @@ def test_every_mutant_is_another_program(name):
 
 def test_brute_force_tells_a_bug_from_another_way_to_write_it():
     harmless = one("slots", "torch.maximum(peak, scores.detach())", "torch.maximum(scores.detach(), peak)")
-    assert witness(right("slots"), harmless.function(), replace(SUBJECTS["slots"], ndim={1}), 4) is None
+    known = references(right("slots"), replace(SUBJECTS["slots"], ndim={1}), 4)
+    assert witness(known, harmless.function()) is None
     late = one("table", "value = value * 2 if max(query.shape[1:-2]) > 16 else value")
-    wrong_on = witness(right("table"), late.function(), SUBJECTS["table"])
+    wrong_on = witness(original("table"), late.function())
     lengths = re.match(r"2d (\d+)x(\d+) ", wrong_on).groups()
     assert max(map(int, lengths)) > 16
 
@@ -63,7 +64,7 @@ def test_processes_report_and_survivors_are_listed(capsys):
     fates = list(judge_all(mutants("table")[-2:], seed=0, jobs=2))
     assert all(fate.killed for fate in fates)
     missed = Fate(mutants("table")[0], None, "1d 3 k2 d1 h1 e1 f32 seed0")
-    assert summary([*fates, missed], 1.0) == 1
+    assert summary([*fates, missed], 3, 1.0) == 1
     out = capsys.readouterr().out
     assert "mutation score 2/3 = 66.67 %" in out
     assert f"line {missed.mutant.line}" in out

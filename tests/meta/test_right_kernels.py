@@ -41,7 +41,8 @@ def split_form() -> Kernel:
 
 
 def kernels() -> dict[str, Kernel]:
-    found = {name: Kernel(partial(neighborhood_attention, impl=name), FULL) for name in FORMULATIONS}
+    mapped = replace(FULL, vmap=True)
+    found = {name: Kernel(partial(neighborhood_attention, impl=name), mapped) for name in FORMULATIONS}
     found["loops"].supports = replace(FULL, ndim={1, 2}, max_tokens=30)  # token by token, in Python
     return found | {
         "dense": Kernel(DenseKernel(), replace(FULL, nan_outside=False)),

@@ -5,7 +5,7 @@ checked on one axis only, or for the key but not for the value, is a rule that i
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -147,10 +147,17 @@ def wrong_entries(problem: Problem, supports: Supports) -> Iterator[Violation]:
             yield f"{name} with {count} entries for {problem.ndim} axes", problem, {name: (value,) * count}, {}
 
 
-def changed(problem: Problem, name: str, words: str, change: Callable[[Tensor], Tensor], **fields: Any) -> Violation:
-    """One tensor changed."""
+BOTH = ("key", "value")
+EACH = (("key",), ("value",), BOTH)  # together, too: they fit each other, and may be compared with nothing else
+
+
+def changed(
+    problem: Problem, names: Sequence[str], words: str, change: Callable[[Tensor], Tensor], **fields: Any
+) -> Violation:
+    """One tensor changed, or two in the same way."""
     legal = problem.but(**fields)
-    return f"{name} with {words}, {legal!r}", legal, {}, {name: lambda inputs: change(getattr(inputs, name))}
+    tensors = {name: lambda inputs, name=name: change(getattr(inputs, name)) for name in names}
+    return f"{' and '.join(names)} with {words}, {legal!r}", legal, {}, tensors
 
 
 def more(axis: int, tensor: Tensor) -> Tensor:
@@ -173,19 +180,20 @@ def of_width(size: int, tensor: Tensor) -> Tensor:
     return torch.cat([tensor, tensor], -1)[..., :size]
 
 
-def other_layouts(problem: Problem, name: str) -> Iterator[Violation]:
+def other_layouts(problem: Problem, *names: str) -> Iterator[Violation]:
     """A token more and a token less on each axis, and two axes exchanged."""
     for axis in range(1, problem.ndim + 1):
-        yield changed(problem, name, f"a token more on axis {axis - 1}", partial(more, axis))
-        yield changed(problem, name, f"a token less on axis {axis - 1}", partial(less, axis))
+        yield changed(problem, names, f"a token more on axis {axis - 1}", partial(more, axis))
+        yield changed(problem, names, f"a token less on axis {axis - 1}", partial(less, axis))
     if problem.ndim > 1:
-        yield changed(problem, name, "two axes exchanged", lambda t: t.transpose(1, problem.ndim).contiguous())
+        yield changed(problem, names, "two axes exchanged", lambda t: t.transpose(1, problem.ndim).contiguous())
 
 
 @must_raise("E09-key-layout", "a key with another layout")
 def key_layout(problem: Problem, supports: Supports) -> Iterator[Violation]:
-    """On each axis."""
-    return other_layouts(problem, "key")
+    """On each axis; alone, and together with the value."""
+    yield from other_layouts(problem, "key")
+    yield from other_layouts(problem, *BOTH)
 
 
 @must_raise("E10-value-layout", "a value with another layout")
@@ -197,35 +205,34 @@ def value_layout(problem: Problem, supports: Supports) -> Iterator[Violation]:
 @must_raise("E11-batch", "a key or value with another batch")
 def other_batch(problem: Problem, supports: Supports) -> Iterator[Violation]:
     """More, less, and one beside several, which broadcasts."""
-    for name in ("key", "value"):
-        yield changed(problem, name, "a batch of 6", lambda t: torch.cat([t] * 3))
-        yield changed(problem, name, "a batch of 1", lambda t: t[:1])
-    for name in ("key", "value"):
-        yield changed(problem, name, "a batch of 2", lambda t: torch.cat([t] * 2), batch=1)
+    for names in EACH:
+        yield changed(problem, names, "a batch of 6", lambda t: torch.cat([t] * 3))
+        yield changed(problem, names, "a batch of 1", lambda t: t[:1])
+        yield changed(problem, names, "a batch of 2", lambda t: torch.cat([t] * 2), batch=1)
 
 
 @must_raise("E12-head-dim", "a key with another head_dim")
 def other_head_dim(problem: Problem, supports: Supports) -> Iterator[Violation]:
     """Twice as many numbers, half as many, and one, which broadcasts."""
     for size in {2 * problem.head_dim, problem.head_dim // 2, 1} - {problem.head_dim, 0}:
-        yield changed(problem, "key", f"a head_dim of {size}", partial(of_width, size))
+        yield changed(problem, ["key"], f"a head_dim of {size}", partial(of_width, size))
 
 
 @must_raise("E13-heads", "a value with other heads than the key")
 def other_heads(problem: Problem, supports: Supports) -> Iterator[Violation]:
     """More, fewer, and one beside several, which broadcasts."""
     for name in ("value", "key") if not supports.gqa else ("value",):
-        yield changed(problem, name, "4 heads beside 2", lambda t: torch.cat([t] * 2, -2))
-    yield changed(problem, "value", "1 head beside 2", lambda t: t[..., :1, :])
+        yield changed(problem, [name], "4 heads beside 2", lambda t: torch.cat([t] * 2, -2))
+    yield changed(problem, ["value"], "1 head beside 2", lambda t: t[..., :1, :])
     if supports.gqa:
-        yield changed(problem, "key", "1 head beside a value of 2", lambda t: t[..., :1, :])
+        yield changed(problem, ["key"], "1 head beside a value of 2", lambda t: t[..., :1, :])
 
 
 @must_raise("E14-head-groups", "query heads that are no multiple of the key heads")
 def head_groups(problem: Problem, supports: Supports) -> Iterator[Violation]:
     """3 over 2, 1 over 2."""
-    yield changed(problem, "query", "3 heads over 2", lambda t: torch.cat([t, t[..., :1, :]], -2))
-    yield changed(problem, "query", "1 head over 2", lambda t: t[..., :1, :])
+    yield changed(problem, ["query"], "3 heads over 2", lambda t: torch.cat([t, t[..., :1, :]], -2))
+    yield changed(problem, ["query"], "1 head over 2", lambda t: t[..., :1, :])
 
 
 @must_raise("E15-lonely-extra-keys", "additional keys without values, or values without keys", ("extra_keys",))
@@ -270,27 +277,28 @@ check("E17-even-undeclared", enumerate=odd_only)(even_undeclared)
 
 @must_raise("E18-dtype", "a key or value with another dtype")
 def other_dtype(problem: Problem, supports: Supports) -> Iterator[Violation]:
-    """A wider and a narrower one, one tensor at a time."""
-    for name in ("key", "value"):
+    """A wider and a narrower one."""
+    for names in EACH:
         for dtype in {torch.float64, torch.bfloat16} - {problem.dtype}:
-            yield changed(problem, name, f"dtype {dtype}", partial(cast, dtype))
+            yield changed(problem, names, f"dtype {dtype}", partial(cast, dtype))
 
 
 @must_raise("E19-device", "a key or value on another device")
 def other_device(problem: Problem, supports: Supports) -> Iterator[Violation]:
-    """On no device at all, one tensor at a time."""
-    for name in ("key", "value"):
-        yield changed(problem, name, "its device the meta device", lambda t: t.to("meta"))
+    """On no device at all."""
+    for names in EACH:
+        yield changed(problem, names, "its device the meta device", lambda t: t.to("meta"))
 
 
 @must_raise("E20-extra-shapes", "additional keys or values of another shape", ("extra_keys",))
 def extra_shapes(problem: Problem, supports: Supports) -> Iterator[Violation]:
-    """Another batch, number, heads or head_dim, one tensor at a time."""
-    several = problem.but(extra_keys=3)
-    for name in ("additional_keys", "additional_values"):
-        yield changed(several, name, "a batch of 1", lambda t: t[:1])
-        yield changed(several, name, "a key less than the other", lambda t: t[:, 1:])
-        yield changed(several, name, "1 head", lambda t: t[..., :1, :])
-        yield changed(several, name, "4 heads", lambda t: torch.cat([t, t], -2))
-    yield changed(several, "additional_keys", "twice the head_dim", lambda t: torch.cat([t, t], -1))
-    yield changed(several, "additional_values", "twice the head_dim", lambda t: torch.cat([t, t], -1))
+    """Another batch, number, heads or head_dim; in one of them, in both where they still fit each other."""
+    several, both = problem.but(extra_keys=3), ("additional_keys", "additional_values")
+    for names in ((both[0],), (both[1],), both):
+        yield changed(several, names, "a batch of 1", lambda t: t[:1])
+        yield changed(several, names, "a batch of 4", lambda t: torch.cat([t, t]))
+        yield changed(several, names, "1 head", lambda t: t[..., :1, :])
+        yield changed(several, names, "4 heads", lambda t: torch.cat([t, t], -2))
+    for name in both:
+        yield changed(several, [name], "a key less than the other", lambda t: t[:, 1:])
+        yield changed(several, [name], "twice the head_dim", lambda t: torch.cat([t, t], -1))

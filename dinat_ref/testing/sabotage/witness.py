@@ -51,20 +51,31 @@ def same(one: list[Tensor] | None, other: list[Tensor] | None) -> bool:
     return True
 
 
-def witness(right: Function, mutant: Function, supports: Supports, large_problems: int = 120) -> str | None:
+References = list[tuple[str, Trial, list[Tensor] | None]]
+
+
+def references(right: Function, supports: Supports, large_problems: int = 120) -> References:
+    """Every trial with what a right kernel gives, to be compared with many mutants of it.
+
+    Example:
+        >>> from dinat_ref.testing.sabotage.subjects.table import attend
+        >>> references(attend, Supports(ndim={1}), large_problems=0)[0][0]
+        '1d 3 k2 d1 h1 e1 f32 seed0, stride dilation is_causal scale left out'
+    """
+    return [(name, trial, outcome(right, trial)) for name, trial in trials(supports, large_problems)]
+
+
+def witness(right: References, mutant: Function) -> str | None:
     """The first call on which a mutant and its original differ, in words; None where they never do.
 
     Example:
         >>> from dinat_ref.testing.sabotage.subjects.table import attend
         >>> def dilated(*tensors, dilation=2, **arguments):
         ...     return attend(*tensors, dilation=dilation, **arguments)
-        >>> witness(attend, dilated, Supports(ndim={1}))
+        >>> witness(references(attend, Supports(ndim={1}), large_problems=0), dilated)
         '1d 3 k2 d1 h1 e1 f32 seed0, stride dilation is_causal scale left out'
     """
-    for name, trial in trials(supports, large_problems):
-        if not same(outcome(right, trial), outcome(mutant, trial)):
-            return name
-    return None
+    return next((name for name, trial, wanted in right if not same(wanted, outcome(mutant, trial))), None)
 
 
 def trials(supports: Supports, large_problems: int = 120) -> Iterator[tuple[str, Trial]]:
@@ -77,7 +88,13 @@ def trials(supports: Supports, large_problems: int = 120) -> Iterator[tuple[str,
         values = [(plain,) * beside + (given,) for plain, given in zip(PLAIN, axis, strict=True)]
         yield from numbers(problem_of(values, seed=axis[0]), supports, gradients=False)
     for seed in range(large_problems):
-        yield from numbers(large(random.Random(seed), supports), supports, gradients=seed % 2 == 0)
+        problem = large(random.Random(seed), supports)
+        yield from numbers(problem, supports, gradients=False)
+        if seed % 2 == 0:
+            narrow = problem.but(head_dim=min(problem.head_dim, 5), head_dim_v=min(problem.head_dim_v, 4), batch=2)
+            yield from numbers(
+                narrow.but(heads=problem.heads // problem.heads_kv, heads_kv=1), supports, gradients=True
+            )
 
 
 FIELDS = ("layout", "kernel_size", "stride", "dilation", "is_causal")
@@ -96,15 +113,14 @@ def call(tensors: list[Tensor], arguments: tuple[Any, ...], named: dict[str, Any
 
 
 def numbers(problem: Problem, supports: Supports, gradients: bool) -> Iterator[tuple[str, Trial]]:
-    """Output and lse, and the gradients of both; once with scores in the hundreds."""
+    """Output and lse; or both with and without the lse, their gradients, and scores in the hundreds."""
     where = {name: getattr(problem, name) for name in FIELDS[1:]} | {"scale": problem.scale}
 
     def forward(inputs: Inputs, function: Function) -> list[Tensor]:
         rest = inputs.named()
         tensors = [rest.pop(name) for name in ("query", "key", "value")]
-        return call(tensors, (), where | rest, function) + call(
-            tensors, (), where | rest | {"return_lse": True}, function
-        )
+        ways = ({"return_lse": True}, {}) if gradients else ({"return_lse": True},)
+        return [tensor for way in ways for tensor in call(tensors, (), where | rest | way, function)]
 
     def weighted(parts: list[Tensor]) -> Tensor:
         return torch.stack(
@@ -179,23 +195,33 @@ def odd_arguments(supports: Supports) -> Iterator[tuple[str, Trial]]:
         yield f"layout 4 x 5, kernel_size, stride, dilation {given}", partial(call, plane, given, {})
 
 
+OTHERS: dict[str, tuple[Any, ...]] = {"batch": (1, 3), "layout": (4, 6), "heads": (1, 2, 3, 8), "head_dim": (1, 6)}
+OTHERS |= {"dtype": (torch.float64, torch.bfloat16), "device": ("meta",)}
+
+
 def odd_tensors(supports: Supports) -> Iterator[tuple[str, Trial]]:
     """Query, key, value and what stands beside them, with up to two of their shapes or dtypes out of order."""
-    others: dict[str, tuple[Any, ...]] = {"batch": (1, 3), "layout": (4, 6), "heads": (1, 2, 3, 8), "head_dim": (1, 6)}
-    others |= {"dtype": (torch.float64, torch.bfloat16), "device": ("meta",)}
-    single = [(tensor, {name: value}) for tensor in range(3) for name in others for value in others[name]]
-    for spoilt in [*((one,) for one in single), *itertools.combinations(single, 2)]:
-        changes: list[dict[str, Any]] = [{}, {}, {}]
-        for tensor, change in spoilt:
-            changes[tensor] = changes[tensor] | change
-        text = ", ".join(f"{('query', 'key', 'value')[tensor]} with {change}" for tensor, change in spoilt)
-        yield text, partial(call, [make(**change) for change in changes], (3,), {})
     tensors, beside = [make() for _ in range(3)], make()[:, :2]
-    for names in (["additional_keys"], ["additional_values"]):
-        yield f"{names} alone", partial(call, tensors, (3,), dict.fromkeys(names, beside))
+    for text, changed in spoilt(("query", "key", "value")):
+        yield text, partial(call, changed, (3,), {})
+    for text, (keys, values) in spoilt(("additional_keys", "additional_values")):
+        yield text, partial(call, tensors, (3,), {"additional_keys": keys, "additional_values": values})
+    for name in ("additional_keys", "additional_values"):
+        yield f"{name} alone", partial(call, tensors, (3,), {name: beside})
     if supports.rpb:
         for heads, width in itertools.product((1, 3, 4, 5), (1, 3, 4, 5, 6)):
             yield f"rpb {heads, width}", partial(call, tensors, (3,), {"rpb": torch.zeros(heads, width)})
+
+
+def spoilt(names: tuple[str, ...]) -> Iterator[tuple[str, list[Tensor]]]:
+    """Tensors of one shape, with one thing or two out of order, in one of them or in two."""
+    single = [(tensor, {name: value}) for tensor in range(len(names)) for name in OTHERS for value in OTHERS[name]]
+    for given in [*((one,) for one in single), *itertools.combinations(single, 2)]:
+        changes: list[dict[str, Any]] = [{} for _ in names]
+        for tensor, change in given:
+            changes[tensor] = changes[tensor] | change
+        text = ", ".join(f"{names[tensor]} with {change}" for tensor, change in given)
+        yield text, [make(**change) for change in changes]
 
 
 def make(
