@@ -1,13 +1,15 @@
 """The mutator: its kernels are right, its changes real; brute force tells a bug from another way to write a kernel."""
 
 import importlib
+import json
 import re
 from dataclasses import replace
 
 import pytest
 
+from dinat_ref.command import CommandError
 from dinat_ref.testing import check_kernel
-from dinat_ref.testing.mutants import SUBJECTS, Fate, judge, judge_all, main, original, summary
+from dinat_ref.testing.mutants import SUBJECTS, Fate, judge, judge_all, main, name_of, original, remembered, summary
 from dinat_ref.testing.sabotage.mutate import Mutant, mutants
 from dinat_ref.testing.sabotage.witness import references, witness
 
@@ -78,3 +80,19 @@ def test_the_command(capsys):
         main(["--sample", "0"])
     assert end.value.code == 2
     assert "--sample must be at least 1" in capsys.readouterr().err
+
+
+def test_what_an_interrupted_run_has_judged_is_not_judged_again(tmp_path, capsys):
+    results = tmp_path / "fates.jsonl"
+    asked = ["--only", "table", "--sample", "3", "--results", str(results)]
+    assert main([*asked, "--seconds", "0"]) == 0
+    assert "0 of 3 mutants" in capsys.readouterr().out
+    assert not results.exists()
+    left = sorted(mutants("table"), key=lambda mutant: mutant.change)[:1]
+    results.write_text(json.dumps({"name": name_of(left[0], 0), "check": "N01-float32", "wrong_on": None}) + "\n")
+    assert [fate.check for fate in remembered(results, mutants("table"), 0)] == ["N01-float32"]
+    assert remembered(results, mutants("table"), 1) == []
+    results.write_text("my thesis\n")
+    with pytest.raises(CommandError, match="line 1 is no fate of a mutant"):
+        main(asked)
+    assert results.read_text() == "my thesis\n"

@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -99,7 +100,8 @@ class Mutant:
         return f"{self.subject}.py line {self.line}: {self.change}"
 
 
-def mutants(subject: str) -> list[Mutant]:
+@cache
+def mutants(subject: str) -> tuple[Mutant, ...]:
     """Every mutant of a subject, in the order of its lines.
 
     Shapes:
@@ -127,7 +129,7 @@ def mutants(subject: str) -> list[Mutant]:
             attend.body = [body[0], *ast.parse(change).body, *body[1:]]  # behind the docstring
             source = ast.unparse(ast.fix_missing_locations(tree))
             found.setdefault(source, Mutant(subject, attend.lineno, change, source))
-    return sorted((mutant for mutant in found.values() if mutant.source), key=lambda mutant: mutant.line)
+    return tuple(sorted((mutant for mutant in found.values() if mutant.source), key=lambda mutant: mutant.line))
 
 
 def walk(node: ast.AST, path: Path) -> Iterator[tuple[Path, ast.AST]]:
