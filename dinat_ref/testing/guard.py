@@ -47,7 +47,7 @@ def settings_kept(noticed: set[str]) -> Iterator[None]:
             if get() != value:
                 put(value)
                 noticed.add(name)
-        if not torch.equal(torch.get_rng_state(), random):
+        if bool((torch.get_rng_state() != random).any()):
             torch.set_rng_state(random)
             noticed.add("the state of the random numbers")
 
