@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: tour test lint figures tutorials conformance
+.PHONY: tour test lint figures tutorials conformance site
 
 tour:
 	$(PYTHON) -m dinat_ref tour
@@ -18,6 +18,9 @@ figures: # draw them again, with the numbers behind them
 
 tutorials: # run the scripts into notebooks
 	$(PYTHON) tutorials/build.py
+
+site: # build the web site in build/site; a warning or a dead link is an error
+	$(PYTHON) tutorials/site/build.py
 
 conformance: # verify the kernels of other projects that can be installed here
 	$(PYTHON) -m dinat_ref.testing.conformance

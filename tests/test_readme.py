@@ -37,7 +37,8 @@ def test_every_page_can_be_reached_from_the_readme():
         reached.add(page)
         links = re.findall(r"\]\((?!https?://)([^)#]+\.md)\)", page.read_text())
         waiting += {(page.parent / link).resolve() for link in links} - reached
-    assert {*PAGES} - {ROOT / "tutorials" / "site" / "index.md"} <= reached
+    pages = [page for page in PAGES if "{toctree}" not in page.read_text()]  # the others only list these
+    assert [page.name for page in pages if page not in reached] == []
 
 
 def test_there_are_exactly_two_set_up_commands():
