@@ -1,11 +1,10 @@
 """The page that steps through a run, in a real browser, and the same in the terminal."""
 
-import html
+import base64
 import json
 import math
 import re
-import shutil
-import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +17,12 @@ from dinat_ref.analysis.recording.run import RECORDED, Recording, record
 from dinat_ref.analysis.recording.values import Values
 from dinat_ref.cli import main
 from dinat_ref.viz.step.page import step_page
+from tests.viz.browser import DARK, browse
 
 PROBLEMS = [
     Problem("edges", Neighborhood((3, 4), kernel_size=3)),
     Problem("dilated", Neighborhood((9,), kernel_size=2, stride=2, dilation=3, is_causal=True), bias=True),
 ]
-PROBE = """
-<output id="probe"></output>
-<script>
-const found = {runs: [], links: []};
-for (const made of data.runs) {
-  open(made.formulation, made.problem); everyLine = true; show();
-  let steps = 1;
-  const queries = new Set();
-  for (let n = forward(); n !== undefined; n = forward()) {  // every step is drawn; a mistake would end the script
-    go(n); steps++;
-    if (!document.querySelector("#lines .now")) throw "no line is marked";
-    if (scene().keys !== undefined && scene().meaning === "weight") queries.add(queryAt());
-  }
-  const numbers = [...document.querySelectorAll(".output [data-number]")].map(cell => cell.dataset.number);
-  const pairs = [...document.querySelectorAll(".output .key[data-pair]")].map(cell => cell.dataset.pair);
-  remember();
-  found.runs.push({formulation: made.formulation, problem: made.problem, steps, numbers, pairs, link: location.hash});
-}
-for (const made of found.runs) {  // a link brings back code, problem, step and query
-  history.replaceState(null, "", made.link.replace(/step=\\\\d+/, "step=7").replace(/query=\\\\d+/, "query=3"));
-  recall(); show();
-  found.links.push([run.formulation, run.problem, at, chosen, everyLine]);
-}
-found.values = data.values.map((entry, n) => isTensor(entry) ? value(n).numbers.map(String) : null);
-open("loops", "edges"); everyLine = false; at = 0; show();
-const press = key => document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-const place = () => [at, run.depth[at], scene().query ?? null];
-found.keys = [];
-const pressed = ["ArrowRight", "ArrowRight", "ArrowLeft", "n", "n", "ArrowDown", "End", "Home"];
-for (const key of pressed) { press(key); found.keys.push(place()); }
-press(" "); found.playing = timer !== null; press(" "); found.stopped = timer === null;
-document.querySelector('.layout [data-token="5"]').dispatchEvent(new MouseEvent("click", {bubbles: true}));
-found.clicked = place();
-for (const step of [1, 2, 3]) document.getElementById("step").click();
-document.querySelector("#detours [data-axis='1']").click();
-found.detour = [run.formulation, scene().axis, scene().query];
-document.querySelector("#detours [data-back]").click();
-found.back = [run.formulation, scene().query];
-found.wide = document.documentElement.scrollWidth - innerWidth;
-found.paper = getComputedStyle(document.body).backgroundColor;
-document.getElementById("probe").textContent = JSON.stringify(found);
-</script>
-"""
 
 
 @pytest.fixture(scope="module")
@@ -74,27 +31,20 @@ def recordings() -> list[Recording]:
     return [record(formulation, problem, values) for formulation in RECORDED for problem in PROBLEMS]
 
 
-def browse(recordings: list[Recording], folder: Path, width: int = 1200, *flags: str) -> dict[str, Any]:
+def look(recordings: list[Recording], folder: Path, width: int = 1200, *flags: str) -> dict[str, Any]:
     """Open the page in a frame of some width, go through it, and read what it shows."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next((found for name in names if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
-    page = step_page(recordings) + PROBE.replace("\\\\", "\\")
-    folder.joinpath("page.html").write_text(page, encoding="utf-8")
-    outer = f'<iframe src="page.html" style="width: {width}px; height: 850px"></iframe><output id="probe"></output>'
-    read = 'document.getElementById("probe").textContent = frames[0].document.getElementById("probe").textContent'
-    folder.joinpath("outer.html").write_text(f"{outer}<script>onload = () => {{ {read} }}</script>", encoding="utf-8")
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom", *flags]
-    command = [browser, *switches, f"--user-data-dir={folder / 'profile'}", folder.joinpath("outer.html").as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    found = re.search(r'<output id="probe">(.+?)</output>', result.stdout, flags=re.DOTALL)
-    assert found, result.stderr[-2000:]
-    return dict(json.loads(html.unescape(found[1])))
+    probe = Path(__file__).parent.joinpath("probes", "step.js").read_text(encoding="utf-8")
+    return browse(step_page(recordings), probe, folder, width, 850, *flags)
+
+
+def unpacked(page: str) -> dict[str, Any]:
+    """What a page holds."""
+    text = page.split('id="data">')[1].split("</script>")[0]
+    return dict(json.loads(zlib.decompress(base64.b64decode(text))))
 
 
 def test_the_page_shows_what_was_recorded(recordings: list[Recording], tmp_path: Path) -> None:
-    found = browse(recordings, tmp_path)
+    found = look(recordings, tmp_path)
     for shown, recording in zip(found["runs"], recordings, strict=True):
         assert (shown["formulation"], shown["problem"]) == (recording.formulation, recording.problem.name)
         assert shown["steps"] == len(recording.steps)
@@ -134,7 +84,7 @@ def test_the_page_shows_what_was_recorded(recordings: list[Recording], tmp_path:
 
 
 def test_the_page_fits_a_phone_and_a_dark_room(recordings: list[Recording], tmp_path: Path) -> None:
-    found = browse([recordings[0], recordings[2]], tmp_path, 390, "--blink-settings=preferredColorScheme=0")
+    found = look([recordings[0], recordings[2]], tmp_path, 390, DARK)
     assert found["wide"] <= 0
     assert found["paper"] == "rgb(21, 23, 26)"
 
@@ -152,7 +102,7 @@ def test_the_command_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"{out}\n"
     page = out.read_text(encoding="utf-8")
     assert len(page.encode()) < 2_000_000
-    assert '"start":3' in page
+    assert unpacked(page)["start"] == 3
 
 
 @pytest.mark.parametrize("formulation", RECORDED)

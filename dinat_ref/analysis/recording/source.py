@@ -7,7 +7,7 @@ import keyword
 import re
 import tokenize
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import dinat_ref
@@ -39,10 +39,11 @@ class Source:
     path: Path
     text: str = field(repr=False)
 
-    @classmethod
-    def of(cls, filename: str) -> "Source":
-        """Read a file."""
-        return cls(Path(filename), Path(filename).read_text(encoding="utf-8"))
+    @staticmethod
+    @cache
+    def of(filename: str) -> "Source":
+        """Read a file, once: thousands of steps ask what it says."""
+        return Source(Path(filename), Path(filename).read_text(encoding="utf-8"))
 
     @property
     def name(self) -> str:

@@ -44,18 +44,24 @@ class Values:
         self.blobs: list[str] = []
         self._numbers: dict[str, int] = {}
         self._blob_numbers: dict[bytes, int] = {}
+        self._tensors: dict[int, Tensor] = {}
 
     def add(self, value: object, depth: int = 0) -> int:
         """Keep a value as it is now; return its number."""
         return self._number(self._entry(value, depth))
 
     def get(self, number: int) -> Any:
-        """Give a value back: tensors, tuples, lists, ranges and numbers as they were, objects as dictionaries."""
+        """Give a value back: tensors, tuples, lists, ranges and numbers as they were, objects as dictionaries.
+
+        A tensor is unpacked once and handed out as often as it is asked for: to be read, not to be written into.
+        """
         entry = self.entries[number]
         if not isinstance(entry, dict):
             return entry
         if "shape" in entry:
-            return self._tensor(entry)
+            if number not in self._tensors:
+                self._tensors[number] = self._tensor(entry)
+            return self._tensors[number]
         if "items" in entry:
             items = [self.get(item) for item in entry["items"]]
             return tuple(items) if entry["kind"] == "tuple" else items

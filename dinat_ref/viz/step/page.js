@@ -1,6 +1,11 @@
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
+let data = null;  // the recorded runs, once they are unpacked
+async function unpackData() {
+  const bytes = Uint8Array.from(atob($("data").textContent), character => character.charCodeAt(0));
+  const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  data = JSON.parse(await new Response(text).text());
+}
 const [ENTER, CALL, LINE, RETURN] = [0, 1, 2, 3];
 let run, at = 0, chosen = 0, everyLine = false, origin = null, timer = null, saving = null;
 
@@ -441,7 +446,7 @@ $("lines").addEventListener("click", event => {
   if (n !== undefined) go(n);
 });
 addEventListener("keydown", event => {
-  if (event.target.matches("select, input[type=range]") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!data || event.target.matches("select, input[type=range]") || event.ctrlKey || event.metaKey || event.altKey) return;
   const action = {ArrowRight: () => go(forward()), ArrowLeft: () => go(backward()), ArrowDown: () => go(over() ?? forward()), n: nextQuery, " ": play, Home: () => go(0), End: () => go(run.steps.length - 1)}[event.key];
   if (!action || (event.key === " " && event.target.matches("button, summary, input"))) return;
   event.preventDefault();
@@ -454,6 +459,8 @@ $("picture").addEventListener("touchend", event => {
   const far = event.changedTouches[0].clientX - touched.clientX, down = event.changedTouches[0].clientY - touched.clientY;
   if (Math.abs(far) > 40 && Math.abs(far) > 2 * Math.abs(down)) go(far < 0 ? forward() : backward());
 }, {passive: true});
-addEventListener("hashchange", () => { recall(); show(); });
-$("formulation").replaceChildren(...[...new Set(data.runs.map(made => made.formulation))].map(name => new Option(name, name)));
-recall(); show();
+addEventListener("hashchange", () => { if (data) { recall(); show(); } });
+const ready = unpackData().then(() => {
+  $("formulation").replaceChildren(...[...new Set(data.runs.map(made => made.formulation))].map(name => new Option(name, name)));
+  recall(); show();
+}, error => { $("says").textContent = `This page needs a browser of 2023 or later (${error.message}).`; });

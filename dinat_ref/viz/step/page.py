@@ -1,10 +1,12 @@
 """The page of ``dinat-ref step``: recorded runs in one file, which needs no network and computes nothing.
 
 All numbers were recorded: the page looks up what a step did, and draws it. A value that occurs in many steps, or in
-several runs, is in the file once.
+several runs, is in the file once, and what is left is compressed: the longest run that can be read stays below 2 MB.
 """
 
+import base64
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -56,8 +58,17 @@ def step_page(recordings: Sequence[Recording], query: int | None = None) -> str:
     page = HERE.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "page.js"):
         page = page.replace(f"/*{name}*/", HERE.joinpath(name).read_text(encoding="utf-8"))
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")  # no script may end inside of it
-    return page.replace("/*DATA*/", text)
+    return page.replace("/*DATA*/", deflated(data))
+
+
+def deflated(data: object) -> str:
+    """Write data as JSON, compressed, in base64: what the page unpacks with ``DecompressionStream``.
+
+    Example:
+        >>> zlib.decompress(base64.b64decode(deflated({"start": 3})))
+        b'{"start":3}'
+    """
+    return base64.b64encode(zlib.compress(json.dumps(data, separators=(",", ":")).encode(), level=9)).decode()
 
 
 class Packed:
