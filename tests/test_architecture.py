@@ -28,8 +28,8 @@ FLOORS = [
     {"layers"},
     {"dinat_ref"},  # the package itself offers the names of the floors below
     {"models"},
-    {"parallel"},
     {"analysis"},
+    {"parallel"},
     {"viz"},
     {"interop"},
     {"testing", "bench", "training", "tour", "tiles", "classify", "export", "run"},
