@@ -95,8 +95,10 @@ def _photo(args: argparse.Namespace) -> Tensor:
 def _ranks() -> Iterator[DeviceMesh]:
     """The processes that torchrun has started, or this one alone."""
     with tempfile.TemporaryDirectory() as folder:
-        alone = {"init_method": f"file://{folder}/ranks", "rank": 0, "world_size": 1}
-        dist.init_process_group("gloo", **({} if "WORLD_SIZE" in os.environ else alone))
+        if "WORLD_SIZE" in os.environ:
+            dist.init_process_group("gloo")
+        else:
+            dist.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=0, world_size=1)
         try:
             yield init_device_mesh("cpu", (dist.get_world_size(),))
         finally:
