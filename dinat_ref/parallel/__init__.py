@@ -9,4 +9,8 @@
 | checked   | the whole problem, checked without its numbers; by halo or by heads, and why             |
 | attend    | what a rank does: the interior while halos are under way, then what needs them           |
 | sharded   | the front door, ``neighborhood_attention_sharded``                                       |
+| halo      | convolutions and poolings over split rows                                                |
+| walk      | the way through a NAT or DiNAT, step by step                                             |
+| model     | ``shard_model``: NAT and DiNAT on images whose rows are split, training included         |
+| demo      | a photo denoised across processes                                                        |
 """

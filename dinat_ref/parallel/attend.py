@@ -87,13 +87,22 @@ class Call:
         starts, inner, kept = [positions.start for positions in own], self._interior(own, stages), None
         for stage in stages:
             exchange = HaloExchange(tokens, 1 + stage.axis, stage.plan, stage.group)
-            if inner is not None and kept is None:
+            if inner and kept is None:
                 kept = attend(tokens, starts, inner)
             tokens = exchange.wait()
         for stage in stages:
             held = held_positions(stage.plan, stage.rank)
             tokens, starts[stage.axis] = as_box(tokens, 1 + stage.axis, held)
-        return _around(partial(attend, tokens, starts), own, inner, kept)
+        if kept is None:
+            return attend(tokens, starts, own)
+        return _around(lambda box: attend(*self._near(tokens, starts, box), box), own, inner, kept)
+
+    def _near(self, tokens: Tensor, starts: list[int], box: list[range]) -> tuple[Tensor, list[int]]:
+        """The tokens that a box of queries reaches, alone in memory, and where they begin."""
+        reach = self.neighborhood.reach(box)
+        for axis, (keys, start) in enumerate(zip(reach, starts, strict=True)):
+            tokens = tokens.narrow(1 + axis, keys.start - start, len(keys))
+        return tokens.clone(), [keys.start for keys in reach]
 
     def _attend_box(
         self,
@@ -126,11 +135,11 @@ class Call:
         )
         return found if isinstance(found, tuple) else (found,)
 
-    def _interior(self, own: list[range], stages: list[Stage]) -> list[range] | None:
+    def _interior(self, own: list[range], stages: list[Stage]) -> list[range]:
         """The largest box of queries whose windows lie in the shard.
 
-        None where there is none, and where it is all: the output must depend on what others sent, or their backward
-        pass would wait for a gradient in vain.
+        Nothing where there is none, and where it is all: the output must depend on what others sent, or their
+        backward pass would wait for a gradient in vain.
         """
         inner = list(own)
         for stage in stages:
@@ -138,7 +147,7 @@ class Call:
             first, count = self.neighborhood.window_bounds(stage.axis, "cpu", shard)
             inside = (first >= shard.start) & (first + dilation * (count - 1) < shard.stop)
             inner[stage.axis] = longest_run(inside, shard.start)
-        return inner if stages and all(inner) and inner != own else None
+        return inner if stages and all(inner) and inner != own else []
 
 
 def longest_run(marked: Tensor, start: int = 0) -> range:
@@ -161,13 +170,11 @@ def longest_run(marked: Tensor, start: int = 0) -> range:
 def _around(
     attend: Callable[[list[range]], tuple[Tensor, ...]],
     box: list[range],
-    inner: list[range] | None,
-    kept: tuple[Tensor, ...] | None,
+    inner: list[range],
+    kept: tuple[Tensor, ...],
     axis: int = 0,
 ) -> tuple[Tensor, ...]:
     """Attend to a box around an inner one that is done: slabs before and behind it, one axis after the other."""
-    if inner is None or kept is None:
-        return attend(box)
     if axis == len(box):
         return kept
     before, between, behind = (

@@ -7,13 +7,29 @@ is the whole of the calculus here. It asks one thing of the caller: all ranks ru
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dinat_ref.parallel.plan import Plan
+
+class Plan(Protocol):
+    """Which tokens of an axis travel: ``plan.Plan`` for attention, ``halo.Sliding`` for convolutions."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of tokens of each rank."""
+
+    @property
+    def shards(self) -> tuple[range, ...]:
+        """The tokens of each rank."""
+
+    def receives(self, rank: int) -> dict[int, list[range]]:
+        """What travels to a rank, by the rank that owns it."""
+
+    def sends(self, rank: int) -> dict[int, list[range]]:
+        """What travels from a rank, by the rank that needs it."""
 
 
 @dataclass
@@ -250,6 +266,7 @@ def held_positions(plan: Plan, rank: int) -> Tensor:
     """Where on the axis the tokens lie that a rank has after the exchange: int64 [held tokens], sorted.
 
     Example:
+        >>> from dinat_ref.parallel.plan import Plan
         >>> held_positions(Plan((2, 2), kernel_size=2, dilation=2), rank=0)
         tensor([0, 1, 2, 3])
     """
