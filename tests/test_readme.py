@@ -71,3 +71,10 @@ def test_consoles_on_pages_answer_what_they_say(page):
     failed, tried = doctest.testfile(str(page), module_relative=False)
     assert failed == 0
     assert tried > 0
+
+
+def test_the_range_of_tiled_is_that_of_the_table_of_benchmarks():
+    page = (ROOT / "tutorials" / "site" / "benchmarks.md").read_text()
+    row = re.search(r"^\| `tiled` \| ([\d.]+) - ([\d.]+) \| ([\d.]+) - ([\d.]+) \|$", page, re.M).groups()
+    smallest, largest = min(row, key=float), max(row, key=float)
+    assert f"`tiled` takes {smallest} to {largest} times as long" in " ".join(README.split())
