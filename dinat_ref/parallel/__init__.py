@@ -12,5 +12,7 @@
 | halo      | convolutions and poolings over split rows                                                |
 | walk      | the way through a NAT or DiNAT, step by step                                             |
 | model     | ``shard_model``: NAT and DiNAT on images whose rows are split, training included         |
+| rowfile   | a map in a .npy file, of which a few rows at a time are in memory                        |
+| stream    | a layer or a backbone on such a map, one band after the other                            |
 | demo      | a photo denoised across processes                                                        |
 """
