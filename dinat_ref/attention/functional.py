@@ -112,7 +112,7 @@ def neighborhood_attention(
     attend = FORMULATIONS[choose(operands) if impl == "auto" else impl]
     with without_autocast(query):
         output, lse = attend(operands, return_lse)
-    output = output.to(query.dtype)
+    output = output.to(operands.dtype)
     return output if lse is None else (output, lse)
 
 

@@ -26,6 +26,7 @@ class Operands:
         rpb [H, 2k-1, ...], additional_keys [B, M, Hkv, D], additional_values [B, M, Hkv, Dv],
         key_mask bool [B, *layout], False where key and value are no key of anybody, and zero.
         boxes says which tokens of the layout these are: all of them, but where a part is computed alone.
+        dtype is that of the caller's tensors, and of the result.
     Source: arXiv:2209.15001, eq. 1-3.
     """
 
@@ -35,6 +36,7 @@ class Operands:
     neighborhood: Neighborhood
     boxes: Boxes
     scale: float | Tensor
+    dtype: torch.dtype
     rpb: Tensor | None = None
     additional_keys: Tensor | None = None
     additional_values: Tensor | None = None
@@ -73,20 +75,44 @@ def prepare(
     """
     optional = {"rpb": rpb, "additional_keys": additional_keys, "additional_values": additional_values}
     given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-    tensors = {"query": query, "key": key, "value": value, **given}
+    tensors = in_one_dtype({"query": query, "key": key, "value": value, **given})
     _check_tensors(tensors)
     boxes = whole(neighborhood) if boxes is None else boxes
     _check_shapes(
         query, key, value, boxes.key_layout, neighborhood.kernel_size, rpb, additional_keys, additional_values
     )
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    in_dtype = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    dtype = tensors["query"].dtype
+    computed_in = torch.promote_types(dtype, torch.float32)
+    in_dtype = {name: tensor.to(computed_in) for name, tensor in tensors.items()}
     if key_mask is not None:
         _check_key_mask(key_mask, key)
         kept = key_mask[..., None, None]  # [B, *layout, 1, 1]
         in_dtype |= {name: torch.where(kept, in_dtype[name], 0.0) for name in ("key", "value")}  # whatever their bits
     scale = _check_scale(scale, query.shape[-1])
-    return Operands(neighborhood=neighborhood, boxes=boxes, scale=scale, key_mask=key_mask, **in_dtype)
+    return Operands(neighborhood=neighborhood, boxes=boxes, scale=scale, dtype=dtype, key_mask=key_mask, **in_dtype)
+
+
+def in_one_dtype(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under autocast, operands of several dtypes take autocast's, as they would for scaled_dot_product_attention.
+
+    Operands of one dtype keep it: the precision of the operator follows from its arguments. So does rpb, a parameter.
+
+    Example:
+        >>> query, key = torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16)
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     [tensor.dtype for tensor in in_one_dtype({"query": query, "key": key}).values()]
+        [torch.bfloat16, torch.bfloat16]
+    """
+    given = [x for name, x in tensors.items() if name != "rpb" and isinstance(x, Tensor)]
+    if len({x.dtype for x in given}) == 1 or not given:
+        return tensors
+    device_type = given[0].device.type
+    if not torch.amp.is_autocast_available(device_type) or not torch.is_autocast_enabled(device_type):
+        return tensors
+    if not all(x.dtype in (torch.float16, torch.bfloat16, torch.float32) for x in given):
+        return tensors  # autocast leaves float64 alone
+    dtype = torch.get_autocast_dtype(device_type)
+    return {name: x if name == "rpb" else x.to(dtype) for name, x in tensors.items()}
 
 
 def every(*index: Index) -> tuple[Index, ...]:

@@ -75,7 +75,7 @@ def neighborhood_attention_part(
     operands = prepare(query, key, value, neighborhood, scale, rpb, additional_keys, additional_values, key_mask, boxes)
     with without_autocast(query):
         output, lse = tiled_attention(operands, return_lse) if all(boxes.queries) else _nothing(operands, return_lse)
-    output = output.to(query.dtype)
+    output = output.to(operands.dtype)
     return output if lse is None else (output, lse)
 
 

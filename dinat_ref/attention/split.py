@@ -59,7 +59,7 @@ def neighborhood_qk(
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys, key_mask)
     with without_autocast(query):
-        return _scores(operands).to(query.dtype)
+        return _scores(operands).to(operands.dtype)
 
 
 def neighborhood_weights(
@@ -96,7 +96,7 @@ def neighborhood_weights(
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     operands = prepare(query, key, key, neighborhood, scale, rpb, additional_keys, additional_keys, key_mask)
     with without_autocast(query):
-        return weights_of(_scores(operands)).to(query.dtype)
+        return weights_of(_scores(operands)).to(operands.dtype)
 
 
 def neighborhood_av(
@@ -141,7 +141,7 @@ def neighborhood_av(
         sum_up = gather_values if inside_transform() else tiled_values
         weights = weights.to(operands.value.dtype)
         output = sum_up(weights, operands.value, neighborhood, operands.additional_values)
-    return output.to(value.dtype)
+    return output.to(operands.dtype)
 
 
 def _scores(operands: Operands) -> Tensor:

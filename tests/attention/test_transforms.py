@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 from torch.testing import assert_close
 
-from dinat_ref import neighborhood_attention
+from dinat_ref import na1d, neighborhood_attention
 from tests.strategies import IMPLS, Problem
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -178,6 +178,25 @@ def test_autocast_does_not_lower_the_precision(impl: str, dtype: torch.dtype, in
     assert (lower[0].dtype, lower[1].dtype) == (dtype, torch.float32)
     gradients = torch.autograd.grad(results[0].sum() + results[1].sum(), leaves)
     assert_close(gradients, torch.autograd.grad(expected[0].sum() + expected[1].sum(), leaves), rtol=0, atol=0)
+
+
+@every_impl
+@pytest.mark.parametrize("lower", ["query", "key", "value"])
+def test_autocast_takes_operands_of_several_dtypes(impl: str, lower: str) -> None:
+    """As scaled_dot_product_attention: all in autocast's dtype. Float64 is nobody's to lower."""
+    mixed = {name: torch.randn(1, 6, 2, 4) for name in ("query", "key", "value")}
+    mixed[lower] = mixed[lower].bfloat16()
+    expected = na1d(**{name: x.bfloat16() for name, x in mixed.items()}, kernel_size=3, impl=impl)
+    with pytest.raises(ValueError, match="must have query's dtype"):
+        na1d(**mixed, kernel_size=3, impl=impl)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = na1d(**mixed, kernel_size=3, impl=impl)
+        fused = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in mixed.values()))
+        with pytest.raises(ValueError, match="must have query's dtype"):
+            na1d(**mixed | {"query": mixed["query"].double()}, kernel_size=3, impl=impl)
+    assert isinstance(found, Tensor)
+    assert_close(found, expected, rtol=0, atol=0)
+    assert found.dtype == fused.dtype == torch.bfloat16
 
 
 @every_impl
