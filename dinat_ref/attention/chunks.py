@@ -35,6 +35,12 @@ class Memory(NamedTuple):
     rpb: Tensor | None  # [H, 2k-1, ...]
     kept: Tensor | None = None  # bool [B N + B M], False for masked keys
 
+    def widened(self) -> "Memory":
+        """The same numbers in float32 at least."""
+        dtype = torch.promote_types(self.query.dtype, torch.float32)
+        rpb = None if self.rpb is None else self.rpb.to(dtype)
+        return Memory(self.query.to(dtype), self.key.to(dtype), self.value.to(dtype), rpb, self.kept)
+
 
 class Plan(NamedTuple):
     """What does not depend on the operands' values."""

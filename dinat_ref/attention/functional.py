@@ -25,7 +25,7 @@ from dinat_ref.attention.gather import gather_attention
 from dinat_ref.attention.loops import loops_attention
 from dinat_ref.attention.masked import masked_attention
 from dinat_ref.attention.operands import Operands, check_layout, inside_transform, prepare
-from dinat_ref.attention.tiled import tiled_attention
+from dinat_ref.attention.tiled import multiplies_in_half, tiled_attention
 from dinat_ref.attention.unfold import unfold_attention
 from dinat_ref.neighborhood import Neighborhood
 
@@ -95,7 +95,8 @@ def neighborhood_attention(
         return_lse: also return the logarithm of the softmax's denominator (natural, float32 at least).
         impl: the formulation, see the table at the top of this module.
     Returns:
-        The attention output, in query's dtype and on its device. It is computed in float32 at least.
+        The attention output, in query's dtype and on its device. It is computed in float32 at least, but for products
+        of bfloat16 numbers, which "tiled" leaves to a processor that multiplies them and sums in float32.
     Raises:
         TypeError: an argument of another type.
         ValueError: an argument outside its limits, or tensors that do not fit together.
@@ -108,10 +109,13 @@ def neighborhood_attention(
     """
     neighborhood = Neighborhood(check_layout(query), kernel_size, stride, dilation, is_causal)
     check_impl(impl)
-    operands = prepare(query, key, value, neighborhood, scale, rpb, additional_keys, additional_values, key_mask)
-    attend = FORMULATIONS[choose(operands) if impl == "auto" else impl]
+    tensors = query, key, value, neighborhood, scale, rpb, additional_keys, additional_values, key_mask
+    operands = prepare(*tensors, widen=False)
+    impl = choose(operands) if impl == "auto" else impl
     with without_autocast(query):
-        output, lse = attend(operands, return_lse)
+        if impl != "tiled" or not multiplies_in_half(operands, return_lse):
+            operands = operands.widened()
+        output, lse = FORMULATIONS[impl](operands, return_lse)
     output = output.to(operands.dtype)
     return output if lse is None else (output, lse)
 

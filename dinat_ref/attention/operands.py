@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import torch
@@ -47,6 +47,13 @@ class Operands:
         """The number of query heads that share one key head."""
         return self.query.shape[-2] // self.key.shape[-2]
 
+    def widened(self) -> "Operands":
+        """The same call in float32 at least."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        names = ("query", "key", "value", "rpb", "additional_keys", "additional_values")
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: x.to(dtype) for name, x in tensors.items() if x is not None})
+
 
 def prepare(
     query: Tensor,
@@ -59,8 +66,9 @@ def prepare(
     additional_values: Tensor | None = None,
     key_mask: Tensor | None = None,
     boxes: Boxes | None = None,
+    widen: bool = True,
 ) -> Operands:
-    """Check the tensors of a call against each other and take them to float32 at least.
+    """Check the tensors of a call against each other and, unless told otherwise, take them to float32 at least.
 
     Shapes:
         as ``Operands``.
@@ -81,15 +89,13 @@ def prepare(
     _check_shapes(
         query, key, value, boxes.key_layout, neighborhood.kernel_size, rpb, additional_keys, additional_values
     )
-    dtype = tensors["query"].dtype
-    computed_in = torch.promote_types(dtype, torch.float32)
-    in_dtype = {name: tensor.to(computed_in) for name, tensor in tensors.items()}
     if key_mask is not None:
         _check_key_mask(key_mask, key)
         kept = key_mask[..., None, None]  # [B, *layout, 1, 1]
-        in_dtype |= {name: torch.where(kept, in_dtype[name], 0.0) for name in ("key", "value")}  # whatever their bits
-    scale = _check_scale(scale, query.shape[-1])
-    return Operands(neighborhood=neighborhood, boxes=boxes, scale=scale, dtype=dtype, key_mask=key_mask, **in_dtype)
+        tensors |= {name: torch.where(kept, tensors[name], 0.0) for name in ("key", "value")}  # whatever their bits
+    scale, dtype = _check_scale(scale, query.shape[-1]), tensors["query"].dtype
+    operands = Operands(neighborhood=neighborhood, boxes=boxes, scale=scale, dtype=dtype, key_mask=key_mask, **tensors)
+    return operands.widened() if widen else operands
 
 
 def in_one_dtype(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

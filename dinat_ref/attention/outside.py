@@ -96,7 +96,7 @@ def known_finite(*tensors: Tensor | None) -> bool:
     return all(may_look(tensor) for tensor in given) and all(math.isfinite(_square_of_norm(x)) for x in given)
 
 
-def known_harmless(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float = 1.0) -> bool:
+def known_harmless(query: Tensor, key: Tensor, value: Tensor | None, bias: Tensor | None, scale: float = 1.0) -> bool:
     """Say whether all scores and values are known to be finite, those outside the windows included.
 
     No score exceeds the product of the norms of all queries and of all keys (Cauchy and Schwarz), scaled or not.
@@ -118,5 +118,8 @@ def known_harmless(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | Non
 
 def _square_of_norm(tensor: Tensor) -> float:
     """The sum of all squares, which is not finite if a number is not; by the fastest of PyTorch's sums."""
-    flat = tensor.detach().reshape(-1)
+    if tensor.dtype == torch.bfloat16:
+        return float(torch.linalg.vector_norm(tensor.detach())) ** 2
+    in_memory = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)  # its own order needs no copy
+    flat = tensor.detach().permute(in_memory).reshape(-1)
     return float(torch.dot(flat, flat))

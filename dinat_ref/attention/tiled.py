@@ -20,7 +20,12 @@ the last three are left to autograd as they are, which keeps the weights of all 
 
 These products meet keys of the slab that lie outside a query's window. If one of them could be nan, or have an infinite
 score, everything is computed by careful products, which such keys cannot spoil (``outside.py``): finding out costs one
-per cent. Where Python may not look at numbers (on an accelerator, in a trace) the careful ones are taken at once.
+per cent. In a trace, where Python may not look at numbers, the careful ones are taken at once; on an accelerator, where
+it should not, tiles go by large steps (``large_steps.py``).
+
+bfloat16 stays what it is on a processor that multiplies it and sums in float32, in the forward pass and where no lse is
+asked for; everything else is computed in float32 and rounded once. (Seen on such a processor, forward: 0.65 to 1.0 times
+the time of float32; in float16 nothing is gained, and it is taken to float32.)
 
 torch.compile(fullgraph=True) takes it whole, but hardly pays on a CPU: at DiNAT's shapes the compiled code was 0.8 to
 1.2 times as fast (``dinat-ref bench`` has a row for it), after up to half a minute of compiling.
@@ -75,9 +80,30 @@ def tiled_attention(operands: Operands, return_lse: bool = False) -> tuple[Tenso
     elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in memory):
         output, lse = Recomputed.apply(plan, *memory)  # type: ignore[no-untyped-call]
     else:
-        output, lse = attend(plan, memory, must_be_careful(plan, memory))
+        output, lse = attend(plan, *made_safe(plan, memory))
     rows = operands.query.shape[:-1]  # B, *layout, H
     return output.reshape(*rows, output.shape[-1]), None if lse is None else lse.reshape(rows)
+
+
+def multiplies_in_half(operands: Operands, return_lse: bool) -> bool:
+    """Say whether bfloat16 operands may stay what they are: PyTorch's fused attention sums their products in float32.
+
+    On a processor without such products they would be slower than those of float32, and so are those of float16.
+
+    Shapes:
+        operands: as the caller gave them
+    Source: measured with ``dinat-ref bench``.
+    Example:
+        >>> from dinat_ref.attention.operands import prepare
+        >>> from dinat_ref.neighborhood import Neighborhood
+        >>> x = torch.zeros(1, 5, 1, 1)
+        >>> multiplies_in_half(prepare(x, x, x, Neighborhood((5,), 3), widen=False), return_lse=False)
+        False
+    """
+    if operands.dtype != torch.bfloat16 or return_lse or operands.key_mask is not None:
+        return False
+    on_cpu = operands.query.device.type == "cpu" and not inside_transform()
+    return on_cpu and not isinstance(operands.scale, Tensor) and torch.cpu._is_avx512_bf16_supported()
 
 
 def attend(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | None]:
@@ -94,9 +120,15 @@ def attend(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | 
     return output, lse if plan.return_lse else None
 
 
-def must_be_careful(plan: Plan, memory: Memory) -> bool:
-    """Whether a query may have no key, or a slab a score or a value that is not finite, outside somebody's window."""
-    return memory.kept is not None or not known_harmless(memory.query, memory.key, memory.value, memory.rpb, plan.scale)
+def made_safe(plan: Plan, memory: Memory) -> tuple[Memory, bool]:
+    """Give the operands as they may be used, in float32 where products must be careful, and whether they must.
+
+    They must where a query may have no key, or a slab a score or value that is not finite, outside somebody's window.
+    """
+    value = None if all(tiles.allows_all for tiles in plan.batches) else memory.value  # all of a slab is attended
+    harmless = known_harmless(memory.query, memory.key, value, memory.rpb, plan.scale)
+    careful = memory.kept is not None or not harmless
+    return memory.widened() if careful else memory, careful
 
 
 def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -149,8 +181,9 @@ class Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *memory: Tensor) -> tuple[Tensor, Tensor | None]:
         """Attend all tiles, without a graph."""
-        ctx.plan, ctx.careful = plan, must_be_careful(plan, Memory(*memory))
-        output, lse = attend(plan, Memory(*memory), ctx.careful)
+        ctx.plan = plan
+        safe, ctx.careful = made_safe(plan, Memory(*memory))
+        output, lse = attend(plan, safe, ctx.careful)
         ctx.save_for_backward(output, *memory)
         return output, lse
 
@@ -158,20 +191,26 @@ class Recomputed(torch.autograd.Function):
     def backward(ctx: Any, d_output: Tensor, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         """Give the gradients of query, key, value and rpb."""
         output, *saved = ctx.saved_tensors  # read once: gradient checkpointing gives them out a single time
-        memory = Memory(*saved)
+        given = Memory(*saved)
+        memory = given.widened()
+        output, d_output = output.to(memory.query.dtype), d_output.to(memory.query.dtype)
         if not torch.is_grad_enabled():
             shift = (output * d_output).sum(-1)  # [B N, H]
             shift = shift if d_lse is None else shift - d_lse
             if large_steps.suit(memory.query):
-                return None, *large_steps.backward_in_steps(ctx.plan, memory, d_output, shift)
-            careful = ctx.careful or not known_finite(d_output, shift)
-            return None, *backward_by_chunks(ctx.plan, memory, d_output, shift, careful)
+                found = large_steps.backward_in_steps(ctx.plan, memory, d_output, shift)
+            else:
+                careful = ctx.careful or not known_finite(d_output, shift)
+                found = backward_by_chunks(ctx.plan, memory, d_output, shift, careful)
+            return None, *(
+                None if x is None or own is None else x.to(own.dtype) for x, own in zip(found, given, strict=True)
+            )
         # for a second derivative: leave it to autograd
         results = [x for x in attend_traceably(ctx.plan, memory) if x is not None]
         upstream = [x for x in (d_output, d_lse) if x is not None]
-        wanted = [x for x in memory if x is not None and x.requires_grad]
-        found = iter(torch.autograd.grad(results, wanted, upstream, create_graph=True))
-        return None, *(next(found) if x is not None and x.requires_grad else None for x in memory)
+        wanted = [x for x in given if x is not None and x.requires_grad]
+        gradients = iter(torch.autograd.grad(results, wanted, upstream, create_graph=True))
+        return None, *(next(gradients) if x is not None and x.requires_grad else None for x in given)
 
 
 def backward_by_chunks(

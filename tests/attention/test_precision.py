@@ -5,12 +5,14 @@ An absolute tolerance says little: the output of a wide window is small, so much
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from dinat_ref import neighborhood_attention
 from tests.plain import full_attention, window_mask
 from tests.strategies import IMPLS, Problem
 
@@ -101,3 +103,69 @@ def test_bias_may_stay_float32_beside_bfloat16(impl: str) -> None:
     assert_close(output, wide.bfloat16(), rtol=0, atol=0)
     (gradient,) = torch.autograd.grad(output.float().sum(), tensors["rpb"])
     assert gradient.dtype == torch.float32
+
+
+@pytest.fixture
+def products_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """A processor that multiplies bfloat16 numbers and sums in float32, or one whose libraries do; the dtypes used."""
+    seen = []
+
+    def spy(query: Tensor, *others: Any, **options: Any) -> Tensor:
+        seen.append(query.dtype)
+        return torch.nn.functional.scaled_dot_product_attention(query, *others, **options)
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("dinat_ref.attention.tiled.scaled_dot_product_attention", spy)
+    return seen
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_products_of_bfloat16_keep_within_the_same_budget(name: str, products_of_bfloat16: list[torch.dtype]) -> None:
+    """Without lse, tiles are left to PyTorch's fused attention as they are; gradients are taken in float32."""
+    problem, dtype = PROBLEMS[name], torch.bfloat16
+
+    def attend(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        output = neighborhood_attention(**inputs, **problem.where, scale=problem.scale, impl="tiled")
+        assert isinstance(output, Tensor)
+        return output, torch.ones(())
+
+    exact, plain_error = yardsticks(name, dtype)
+    actual = results(attend, problem.tensors(dtype), dtype)
+    for what in exact.keys() - {"lse"}:
+        for measure in (typical, worst):
+            error, allowed = measure(actual[what] - exact[what]), BUDGET * measure(plain_error[what])
+            assert error <= allowed, f"{what}: {measure.__name__} error {error:.3g}, budget {allowed:.3g}"
+    assert set(products_of_bfloat16) == {dtype}
+
+
+@pytest.mark.usefixtures("products_of_bfloat16")
+@pytest.mark.parametrize("bits", [float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+@pytest.mark.parametrize("problem", ["1d", "1d causal stride", "2d bias"])
+def test_products_of_bfloat16_do_not_leak(problem: str, name: str, bits: float) -> None:
+    """What is not finite, or makes a score overflow, spoils those that attend it and nobody else, backwards too."""
+    found = {}
+    for impl in ("tiled", "gather"):
+        tensors = PROBLEMS[problem].tensors(torch.bfloat16)
+        tensors[name].flatten(1, -3)[0, 40, :, 0] = bits
+        leaves = {name: x.requires_grad_() for name, x in tensors.items()}
+        where = PROBLEMS[problem].where
+        output = neighborhood_attention(**leaves, **where, impl=impl)
+        assert isinstance(output, Tensor)
+        untouched = torch.where(output.isfinite(), output, 0.0)[:, :20]
+        found[impl] = output, torch.autograd.grad(untouched.float().sum(), leaves["value"])[0]
+    for actual, expected in zip(found["tiled"], found["gather"], strict=True):
+        finite = expected.isfinite()
+        assert_close(actual[finite], expected[finite])
+    assert not (found["tiled"][0].isfinite() & ~found["gather"][0].isfinite()).any()
+
+
+def test_other_processors_take_bfloat16_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    problem = PROBLEMS["1d"]
+    tensors = problem.tensors(torch.bfloat16)
+    output = neighborhood_attention(**tensors, **problem.where, impl="tiled")
+    assert isinstance(output, Tensor)
+    wide = neighborhood_attention(**{name: x.float() for name, x in tensors.items()}, **problem.where, impl="tiled")
+    assert isinstance(wide, Tensor)
+    assert_close(output, wide.bfloat16(), rtol=0, atol=0)
