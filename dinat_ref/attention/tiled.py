@@ -126,9 +126,9 @@ def made_safe(plan: Plan, memory: Memory) -> tuple[Memory, bool]:
     They must where a query may have no key, or a slab a score or value that is not finite, outside somebody's window.
     """
     value = None if all(tiles.allows_all for tiles in plan.batches) else memory.value  # all of a slab is attended
-    harmless = known_harmless(memory.query, memory.key, value, memory.rpb, plan.scale)
-    careful = memory.kept is not None or not harmless
-    return memory.widened() if careful else memory, careful
+    if memory.kept is None and known_harmless(memory.query, memory.key, value, memory.rpb, plan.scale):
+        return memory, False
+    return memory.widened(), True
 
 
 def attend_traceably(plan: Plan, memory: Memory) -> tuple[Tensor, Tensor | None]:
