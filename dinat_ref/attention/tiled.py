@@ -24,7 +24,7 @@ per cent. In a trace, where Python may not look at numbers, the careful ones are
 it should not, tiles go by large steps (``large_steps.py``).
 
 bfloat16 stays what it is on a processor that multiplies it and sums in float32, in the forward pass and where no lse is
-asked for; everything else is computed in float32 and rounded once. (Seen on such a processor, forward: 0.65 to 1.0 times
+asked for; all else is computed in float32 and rounded once. (Seen on such a processor, forward: 0.65 to 1.0 times
 the time of float32; in float16 nothing is gained, and it is taken to float32.)
 
 torch.compile(fullgraph=True) takes it whole, but hardly pays on a CPU: at DiNAT's shapes the compiled code was 0.8 to
