@@ -22,6 +22,7 @@ COMMANDS = {
     "explore": ("dinat_ref.viz.explorer.command", "write a page to explore windows, attention and fields on a photo"),
     "step": ("dinat_ref.viz.step.command", "step through a formulation, line by line, as a page or as text"),
     "classify": ("dinat_ref.classify", "name what a photograph shows, with any published model"),
+    "export": ("dinat_ref.export.command", "write a model as one file for ONNX Runtime, torch.export or AOTInductor"),
     "train": ("dinat_ref.training.command", "train a small DiNAT on digits, a synthetic task or your own images"),
     "run": ("dinat_ref.run", "run a program that needs NATTEN, unedited, with a stand-in for it"),
     "verify": ("dinat_ref.testing.command", "find what is wrong with a neighborhood-attention kernel"),

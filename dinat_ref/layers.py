@@ -1,6 +1,6 @@
 """Neighborhood attention as a layer: project to queries, keys and values, attend, project back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,7 @@ class NeighborhoodAttention(nn.Module):
                 raise ValueError("rotary takes the place of rpb: only one of them may be given")
         self.embed_dim, self.num_heads, self.scale, self.impl = embed_dim, num_heads, scale, impl
         self.rotary = rotary
+        self.operator: Callable[..., Any] | None = None  # in place of ``neighborhood_attention``
         smallest = smallest_layout(kernel_size, dilation, self.ndim)
         neighborhood = Neighborhood(smallest, kernel_size, stride, dilation, is_causal)  # checks the arguments
         self.kernel_size, self.stride = neighborhood.kernel_size, neighborhood.stride
@@ -135,7 +136,8 @@ class NeighborhoodAttention(nn.Module):
             return self._sum(self.attn_drop(self._weights(query, key, dilation, key_mask)), value, dilation)
         where = (self.kernel_size, self.stride, dilation, self.is_causal)
         options: dict[str, Any] = {"rpb": self.rpb, "key_mask": key_mask, "impl": self.impl}
-        output = neighborhood_attention(query, key, value, *where, self.scale, **options)
+        attend = neighborhood_attention if self.operator is None else self.operator
+        output = attend(query, key, value, *where, self.scale, **options)
         assert isinstance(output, Tensor)
         return output
 
