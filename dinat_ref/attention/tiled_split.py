@@ -46,8 +46,11 @@ def tiled_scores(operands: Operands) -> Tensor:
     neighborhood, device = operands.neighborhood, operands.query.device
     query = operands.scale * operands.query
     plan = _plan(neighborhood, query)
-    scores = derivative(plan, "scores", query.flatten(0, -3), operands.key.flatten(0, -3), operands.key.shape[-2])
-    scores = scores.unflatten(0, (plan.batch, plan.num_queries))  # [B, N, H, K]
+    if neighborhood.is_full:
+        scores = _scores_of_all(query, operands.key.flatten(1, -3))
+    else:
+        scores = derivative(plan, "scores", query.flatten(0, -3), operands.key.flatten(0, -3), operands.key.shape[-2])
+        scores = scores.unflatten(0, (plan.batch, plan.num_queries))  # [B, N, H, K]
     if operands.rpb is not None:
         scores = scores + _bias_of_own_keys(plan, operands.rpb)  # [N, H, K]
     if any(neighborhood.is_causal):
@@ -56,9 +59,7 @@ def tiled_scores(operands: Operands) -> Tensor:
         kept = operands.key_mask.flatten(1)[:, neighborhood.indices(device)]  # [B, N, K]
         scores = scores.masked_fill(~kept[:, :, None], -torch.inf)
     if operands.additional_keys is not None:
-        by_head = query.flatten(1, -3).unflatten(2, (-1, operands.group_size))  # [B, N, Hkv, r, D]
-        extra = torch.einsum("bngrd,bmgd->bngrm", by_head, operands.additional_keys).flatten(2, 3)
-        scores = torch.cat([scores, extra], dim=-1)  # [B, N, H, K + M]
+        scores = torch.cat([scores, _scores_of_all(query, operands.additional_keys)], dim=-1)  # [B, N, H, K + M]
     return scores.unflatten(1, neighborhood.layout)
 
 
@@ -79,14 +80,25 @@ def tiled_values(
         tensor([3., 3., 6., 6.])
     """
     num_keys = neighborhood.num_keys
-    rows = weights[..., :num_keys].flatten(0, -3)  # [B N, H, K]
-    output = derivative(_plan(neighborhood, value), "queries", rows, value.flatten(0, -3), value.shape[-2])
-    output = output.reshape(*weights.shape[:-1], value.shape[-1])
-    if additional_values is not None:
-        extra = weights[..., num_keys:].flatten(1, -3).unflatten(2, (value.shape[-2], -1))  # [B, N, Hkv, r, M]
-        extra = torch.einsum("bngrm,bmgd->bngrd", extra, additional_values).reshape(output.shape)
-        output = output + extra
-    return output
+    if neighborhood.is_full:
+        output = _sums_of_all(weights[..., :num_keys], value.flatten(1, -3))
+    else:
+        rows = weights[..., :num_keys].flatten(0, -3)  # [B N, H, K]
+        output = derivative(_plan(neighborhood, value), "queries", rows, value.flatten(0, -3), value.shape[-2])
+        output = output.reshape(*weights.shape[:-1], value.shape[-1])
+    return output if additional_values is None else output + _sums_of_all(weights[..., num_keys:], additional_values)
+
+
+def _scores_of_all(query: Tensor, key: Tensor) -> Tensor:
+    """Multiply every query [B, *layout, H, D] with each of some keys [B, M, Hkv, D]: [B, N, H, M]."""
+    by_head = query.flatten(1, -3).unflatten(2, (key.shape[2], -1))  # [B, N, Hkv, r, D]
+    return torch.einsum("bngrd,bmgd->bngrm", by_head, key).flatten(2, 3)
+
+
+def _sums_of_all(weights: Tensor, value: Tensor) -> Tensor:
+    """Sum values [B, M, Hkv, Dv] with weights [B, *layout, H, M]: [B, *layout, H, Dv]."""
+    by_head = weights.flatten(1, -3).unflatten(2, (value.shape[2], -1))  # [B, N, Hkv, r, M]
+    return torch.einsum("bngrm,bmgd->bngrd", by_head, value).reshape(*weights.shape[:-1], value.shape[-1])
 
 
 def _plan(neighborhood: Neighborhood, tensor: Tensor) -> Plan:
