@@ -22,6 +22,7 @@ EXAMPLES = f"""examples:
   dinat-ref bench --only "layer, dropout" --against layer --backward
   dinat-ref bench --shapes scaling --only tiled    how time and memory grow from 64 x 64 to 512 x 512 tokens
   dinat-ref bench --shapes model --backward        whole models beside Swin and ConvNeXt, float32 and bfloat16
+  dinat-ref bench --shapes parallel                two processes by halos, by heads, by gathering, against one
   dinat-ref bench --backward --json bench.json     the file is whole after every round: what is found so far
 
 contenders: {"; ".join(plan.CONTENDERS)}
@@ -39,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         5
     """
     parser.epilog = EXAMPLES
-    parser.add_argument("--shapes", choices=[*SHAPES, "model"], default="dinat", help="which problems (default dinat)")
+    parser.add_argument(
+        "--shapes", choices=[*SHAPES, "model", "parallel"], default="dinat", help="which problems (default dinat)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these contenders, or models")
     parser.add_argument("--against", default="limit", metavar="NAME", help="whose times are 1 (default limit)")
     parser.add_argument(
@@ -66,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
         dinat_ref.command.CommandError: --rounds must be at least 1, got 0
     """
     names = _check(args)
+    if args.shapes == "parallel":
+        from dinat_ref.parallel.benchmark import run as run_parallel
+
+        return run_parallel(args.rounds, args.backward, args.json)
     from dinat_ref.bench.machine import describe, seconds_of_a_product
     from dinat_ref.bench.measure import Settings
     from dinat_ref.bench.table import model_table, table
