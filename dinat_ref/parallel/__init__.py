@@ -6,6 +6,7 @@
 | picture   | a plan drawn and counted as text                                                         |
 | header    | the ranks compare notes, so that a disagreement is an error on every rank                |
 | exchange  | messages between ranks, and their way back as gradients                                  |
+| held      | the tokens at hand: a rank's own between those that others have sent                     |
 | checked   | the whole problem, checked without its numbers; by halo or by heads, and why             |
 | attend    | what a rank does: the interior while halos are under way, then what needs them           |
 | sharded   | the front door, ``neighborhood_attention_sharded``                                       |

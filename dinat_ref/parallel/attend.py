@@ -1,6 +1,6 @@
 """What a rank does once all is agreed: bring tokens, attend to its own queries, take outputs back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 
 from dinat_ref.attention import neighborhood_attention_part
 from dinat_ref.neighborhood import Neighborhood
-from dinat_ref.parallel.exchange import HaloExchange, as_box, held_positions, swap_split
+from dinat_ref.parallel.exchange import swap_split
+from dinat_ref.parallel.held import HaloExchange, Held
 from dinat_ref.parallel.plan import Plan, share_heads
 
 
@@ -35,39 +36,38 @@ class Stage:
 class Call:
     """One checked call: the whole problem, the way of each split axis, and what every rank has.
 
-    Keys, values and, where there is one, the mask travel side by side as tokens [B, *held, Hkv, D + Dv (+ 1)].
+    Keys, values and, where there is one, the mask go together: as a list of tokens [B, *held, Hkv, D, Dv or 1].
     """
 
     neighborhood: Neighborhood
     stages: list[Stage]
-    widths: tuple[int, ...]  # D, Dv and, with a mask, 1
     group_size: int
     shared: dict[str, Any]  # scale, rpb, additional_keys, additional_values
     return_lse: bool
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> tuple[Tensor, ...]:
         """Attend to the own queries: the output [B, *shard, H, Dv] and, if asked for, the lse [B, *shard, H]."""
-        pieces = [key, value]
+        tokens = [key, value]
         if key_mask is not None:
-            pieces.append(key_mask[..., None, None].to(key.dtype).expand(*key.shape[:-1], 1))
-        tokens = torch.cat(pieces, -1)
+            tokens.append(key_mask[..., None, None].to(key.dtype).expand(*key.shape[:-1], 1))
         if any(stage.way == "heads" for stage in self.stages):
             return self._by_heads(query, tokens)
         return self._by_halos(query, tokens, self.shared)
 
-    def _by_heads(self, query: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+    def _by_heads(self, query: Tensor, tokens: list[Tensor]) -> tuple[Tensor, ...]:
         """Trade tokens for heads on the axes that go this way, attend, and trade outputs back."""
         stages, shared, dim = [stage for stage in self.stages if stage.way == "heads"], self.shared, query.ndim - 2
-        carried = torch.cat([_by_key_heads(query, self.group_size), tokens], -1)  # [B, *shard, Hkv, G D + D + Dv]
-        query_width, shares = self.group_size * query.shape[-1], []
+        carried = [_by_key_heads(query, self.group_size), *tokens]  # [B, *shard, Hkv, G D], ...
+        widths, shares = [tensor.shape[-1] for tensor in carried], []
+        together = torch.cat(carried, -1)
         for stage in stages:
-            share = share_heads(carried.shape[dim], len(stage.plan.sizes))
+            share = share_heads(together.shape[dim], len(stage.plan.sizes))
             own = range(sum(share[: stage.rank]), sum(share[: stage.rank + 1]))
-            carried = swap_split(carried, (dim, share), (1 + stage.axis, stage.plan.sizes), stage.group)
+            together = swap_split(together, (dim, share), (1 + stage.axis, stage.plan.sizes), stage.group)
             shared = _own_heads(shared, own, self.group_size)
             shares.append(share)
-        own_query = _by_query_heads(carried[..., :query_width], self.group_size)  # [B, *part, H, D]
-        output, *lse = self._by_halos(own_query, carried[..., query_width:], shared)
+        by_heads, *tokens = together.split(widths, -1)
+        output, *lse = self._by_halos(_by_query_heads(by_heads, self.group_size), tokens, shared)
         if lse:
             output = torch.cat([output.to(lse[0].dtype), lse[0][..., None]], -1)  # one message for both
         back = _by_key_heads(output, self.group_size)  # [B, *part, Hkv, G Dv]
@@ -76,7 +76,7 @@ class Call:
         output = _by_query_heads(back, self.group_size)  # [B, *shard, H, Dv]
         return (output[..., :-1].to(query.dtype), output[..., -1]) if lse else (output,)
 
-    def _by_halos(self, query: Tensor, tokens: Tensor, shared: dict[str, Any]) -> tuple[Tensor, ...]:
+    def _by_halos(self, query: Tensor, tokens: list[Tensor], shared: dict[str, Any]) -> tuple[Tensor, ...]:
         """Exchange halos, and attend: first, while they are under way, to the queries that need none."""
         own = [range(length) for length in self.neighborhood.layout]
         stages = [stage for stage in self.stages if stage.way == "halo"]
@@ -84,39 +84,36 @@ class Call:
             own[stage.axis] = stage.plan.shards[stage.rank]
         stages = [stage for stage in stages if any(map(stage.plan.halo, range(len(stage.plan.sizes))))]
         attend = partial(self._attend_box, query, own, shared)
-        starts, inner, kept = [positions.start for positions in own], self._interior(own, stages), None
-        for stage in stages:
+        inner, kept, at_hand = self._interior(own, stages), None, []
+        for number, stage in enumerate(stages, start=1):
             exchange = HaloExchange(tokens, 1 + stage.axis, stage.plan, stage.group)
-            if inner and kept is None:
-                kept = attend(tokens, starts, inner)
-            tokens = exchange.wait()
-        for stage in stages:
-            held = held_positions(stage.plan, stage.rank)
-            tokens, starts[stage.axis] = as_box(tokens, 1 + stage.axis, held)
-        if kept is None:
-            return attend(tokens, starts, own)
-        return _around(lambda box: attend(*self._near(tokens, starts, box), box), own, inner, kept)
+            if inner and number == 1:
+                kept = attend(tokens, own, inner)
+            held = exchange.wait()
+            if number < len(stages):
+                held = held.joined()
+                (tokens,) = held.pieces
+            at_hand.append(held)
 
-    def _near(self, tokens: Tensor, starts: list[int], box: list[range]) -> tuple[Tensor, list[int]]:
-        """The tokens that a box of queries reaches, alone in memory, and where they begin."""
-        reach = self.neighborhood.reach(box)
-        for axis, (keys, start) in enumerate(zip(reach, starts, strict=True)):
-            tokens = tokens.narrow(1 + axis, keys.start - start, len(keys))
-        return tokens.clone(), [keys.start for keys in reach]
+        def with_halos(box: list[range]) -> tuple[Tensor, ...]:
+            reach = self.neighborhood.reach(box)
+            return attend(_near(tokens, at_hand, own, reach), reach, box)
+
+        return with_halos(own) if kept is None else _around(with_halos, own, inner, kept)
 
     def _attend_box(
         self,
         query: Tensor,
         own: list[range],
         shared: dict[str, Any],
-        tokens: Tensor,
-        starts: list[int],
+        tokens: list[Tensor],
+        places: Sequence[range],
         box: list[range],
     ) -> tuple[Tensor, ...]:
-        """Attend to the queries of a box of the own ones, with the tokens from ``starts`` on."""
+        """Attend to the queries of a box of the own ones, with tokens that lie at some places."""
         for axis, (queries, positions) in enumerate(zip(box, own, strict=True)):
             query = query.narrow(1 + axis, queries.start - positions.start, len(queries))
-        key, value, *mask = tokens.split(self.widths, -1)
+        key, value, *mask = tokens
         window = self.neighborhood
         found = neighborhood_attention_part(
             query,
@@ -128,7 +125,7 @@ class Call:
             window.is_causal,
             layout=window.layout,
             query_start=[queries.start for queries in box],
-            key_start=starts,
+            key_start=[keys.start for keys in places],
             key_mask=mask[0][..., 0, 0] > 0 if mask else None,
             return_lse=self.return_lse,
             **shared,
@@ -148,6 +145,19 @@ class Call:
             inside = (first >= shard.start) & (first + dilation * (count - 1) < shard.stop)
             inner[stage.axis] = longest_run(inside, shard.start)
         return inner if stages and all(inner) and inner != own else []
+
+
+def _near(tokens: list[Tensor], at_hand: list[Held], own: list[range], reach: Sequence[range]) -> list[Tensor]:
+    """The tokens that a box of queries reaches: of split axes what was exchanged, of others what is there."""
+    for number, held in enumerate(reversed(at_hand)):
+        held = held if number == 0 else Held(held.dim, held.positions, [tokens])
+        tokens = held.stretch(reach[held.dim - 1])
+    split = {held.dim - 1 for held in at_hand}
+    for axis, (keys, positions) in enumerate(zip(reach, own, strict=True)):
+        if axis not in split:
+            first = keys.start - positions.start if keys else 0
+            tokens = [tensor.narrow(1 + axis, first, len(keys)) for tensor in tokens]
+    return tokens
 
 
 def longest_run(marked: Tensor, start: int = 0) -> range:

@@ -103,9 +103,8 @@ def checked_call(
         LOG.info("axis %d by %s: %s", axis, way, why)
         stages.append(Stage(way, axis, plan, group))
         heads_kv = min(share_heads(heads_kv, len(sizes))) if way == "heads" else heads_kv
-    widths = (key.shape[-1], value.shape[-1], *([1] if tensors["key_mask"] is not None else []))
     shared = {name: tensor for name, tensor in tensors.items() if name not in BY_TOKENS}
-    return Call(neighborhood, stages, widths, group_size, shared, options["return_lse"])
+    return Call(neighborhood, stages, group_size, shared, options["return_lse"])
 
 
 def _whole(name: str, value: Any, axes: tuple[int, ...], shards: list[tuple[int, ...]]) -> Any:

@@ -7,29 +7,11 @@ is the whole of the calculus here. It asks one thing of the caller: all ranks ru
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-class Plan(Protocol):
-    """Which tokens of an axis travel: ``plan.Plan`` for attention, ``halo.Sliding`` for convolutions."""
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The number of tokens of each rank."""
-
-    @property
-    def shards(self) -> tuple[range, ...]:
-        """The tokens of each rank."""
-
-    def receives(self, rank: int) -> dict[int, list[range]]:
-        """What travels to a rank, by the rank that owns it."""
-
-    def sends(self, rank: int) -> dict[int, list[range]]:
-        """What travels from a rank, by the rank that needs it."""
 
 
 @dataclass
@@ -132,57 +114,6 @@ class Pieces:
         return [piece.view(tuple(shape)) for piece, shape in zip(arrived.split(numbers), self.shapes, strict=True)]
 
 
-class HaloExchange:
-    """Bring a rank the keys that its queries need of one axis: exactly those of the plan, each once.
-
-    Shapes:
-        owned: [..., own tokens, ...], the axis at ``dim``
-        wait(): [..., held tokens, ...], at the positions ``held_positions``
-    """
-
-    def __init__(self, owned: Tensor, dim: int, plan: Plan, group: dist.ProcessGroup) -> None:
-        """Start to send."""
-        rank = dist.get_rank(group)
-        own, others = plan.shards[rank], range(len(plan.sizes))
-        sends, receives = plan.sends(rank), plan.receives(rank)
-        outgoing = [positions_of(sends.get(target, [])) - own.start for target in others]
-        shape = list(owned.shape)
-        counts = [sum(map(len, receives.get(source, []))) for source in others]
-        shapes = [[*shape[:dim], count, *shape[dim + 1 :]] for count in counts]
-        self._owned, self._dim, self._rank = owned, dim, rank
-        pieces = [owned.index_select(dim, positions.to(owned.device)) for positions in outgoing]
-        self._pieces = Pieces(pieces, shapes, group)
-
-    def wait(self) -> Tensor:
-        """The held tokens: the rank's own between those that have arrived, for shards lie in the order of the ranks."""
-        pieces = self._pieces.wait()
-        pieces[self._rank] = self._owned
-        return torch.cat(pieces, self._dim)
-
-
-def as_box(tensor: Tensor, dim: int, held: Tensor) -> tuple[Tensor, int]:
-    """Lay tokens at their places in one stretch of the axis, with zeros where no window reaches.
-
-    Shapes:
-        tensor: [..., held tokens, ...], the axis at ``dim``
-        held: int64 [held tokens], sorted
-        return: ([..., stretch, ...], position of its first token)
-    Args:
-        held: the positions, on the CPU.
-    Example:
-        >>> as_box(torch.tensor([1.0, 2.0]), 0, torch.tensor([5, 8]))
-        (tensor([1., 0., 0., 2.]), 5)
-    """
-    if len(held) == 0:
-        return tensor, 0
-    first, last = int(held[0]), int(held[-1])
-    if last + 1 - first == len(held):
-        return tensor, first
-    shape = list(tensor.shape)
-    shape[dim] = last + 1 - first
-    return tensor.new_zeros(shape).index_copy(dim, (held - first).to(tensor.device), tensor), first
-
-
 def swap_split(
     tensor: Tensor, split: tuple[int, Sequence[int]], joined: tuple[int, Sequence[int]], group: dist.ProcessGroup
 ) -> Tensor:
@@ -260,25 +191,3 @@ def sum_over(tensor: Tensor, groups: Sequence[dist.ProcessGroup]) -> Tensor:
     """
     total: Tensor = _Sum.apply(groups, tensor)[0]  # type: ignore[no-untyped-call]
     return total
-
-
-def held_positions(plan: Plan, rank: int) -> Tensor:
-    """Where on the axis the tokens lie that a rank has after the exchange: int64 [held tokens], sorted.
-
-    Example:
-        >>> from dinat_ref.parallel.plan import Plan
-        >>> held_positions(Plan((2, 2), kernel_size=2, dilation=2), rank=0)
-        tensor([0, 1, 2, 3])
-    """
-    return positions_of([plan.shards[rank], *(keys for ranges in plan.receives(rank).values() for keys in ranges)])
-
-
-def positions_of(ranges: Sequence[range]) -> Tensor:
-    """List all tokens of some ranges, sorted: int64.
-
-    Example:
-        >>> positions_of([range(1, 8, 3), range(2, 4)])
-        tensor([1, 2, 3, 4, 7])
-    """
-    pieces = [torch.arange(tokens.start, tokens.stop, tokens.step) for tokens in ranges]
-    return torch.cat(pieces).sort().values if pieces else torch.empty(0, dtype=torch.int64)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
-from dinat_ref.parallel.exchange import HaloExchange
+from dinat_ref.parallel.held import HaloExchange
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def slide(
     own, outputs = sliding.shards[rank], sliding.output_shards[rank]
     pieces = [own, *(keys for ranges in sliding.receives(rank).values() for keys in ranges)]
     start = min((piece.start for piece in pieces if piece), default=own.start)
-    held = HaloExchange(x, 2, sliding, group).wait()
-    return outputs_of(apply, held, start, outputs, sliding, fill)
+    ((held,),) = HaloExchange([x.movedim(2, 0)], 0, sliding, group).wait().joined().pieces
+    return outputs_of(apply, held.movedim(0, 2), start, outputs, sliding, fill)
 
 
 def outputs_of(

@@ -171,7 +171,6 @@ class ShardedModel(nn.Module):
         more_rows, more_columns = filled.shape[1] - sum(sizes), filled.shape[2] - columns
         is_last = dist.get_rank(self.split.groups[0]) == len(sizes) - 1
         query, key, value = attention._project(pad(x, (0, 0, 0, more_columns, 0, more_rows * is_last)))
-        query = query.contiguous()  # alone, for keys and values live on in what is exchanged
         tensors: dict[str, Any] = {"query": query, "key": key, "value": value, "key_mask": None}
         tensors |= {"scale": attention.scale, "rpb": attention.rpb, "additional_keys": None, "additional_values": None}
         window = (attention.kernel_size, attention.stride, dilation, attention.is_causal)
