@@ -187,10 +187,13 @@ def outline_window(
         axes.add_patch(box(*sheet.window, edgecolor=edge, linewidth=width, zorder=4, clip_on=False))
     mark_query(axes, (sheet.token[0], sheet.token[1]), color)
     if label is not None:
-        corner = (sheet.window[1][0], sheet.window[0][0])
-        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
-        text = axes.annotate(label, corner, (3, -3), textcoords="offset points", va="top", color=color, weight="bold")
-        text.set(bbox=paper, zorder=5)
+        left, right = sheet.window[1][0], sheet.window[1][-1]
+        to_the_right = right < 0.9 * sheet.shape[1]  # beside the window, where it hides neither the query nor the outline
+        place, offset, side = (right, 7, "left") if to_the_right else (left, -7, "right")
+        at = (place, (sheet.window[0][0] + sheet.window[0][-1]) / 2)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.9}
+        text = axes.annotate(label, at, (offset, 0), textcoords="offset points", ha=side, va="center", color=color)
+        text.set(bbox=paper, zorder=5, weight="bold")
     return axes
 
 
