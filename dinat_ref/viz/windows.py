@@ -188,7 +188,9 @@ def outline_window(
     mark_query(axes, (sheet.token[0], sheet.token[1]), color)
     if label is not None:
         left, right = sheet.window[1][0], sheet.window[1][-1]
-        to_the_right = right < 0.9 * sheet.shape[1]  # beside the window, where it hides neither the query nor the outline
+        to_the_right = (
+            right < 0.9 * sheet.shape[1]
+        )  # beside the window, where it hides neither the query nor the outline
         place, offset, side = (right, 7, "left") if to_the_right else (left, -7, "right")
         at = (place, (sheet.window[0][0] + sheet.window[0][-1]) / 2)
         paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.9}
