@@ -250,4 +250,4 @@ assert abs(blocks[3] - blocks[0]) < 0.2
 #   in every other layer helps.
 # * Dalal & Triggs, *Histograms of oriented gradients for human detection*, CVPR 2005: directions as features, before
 #   networks learned them.
-# * Next: [18, choose a stride](18_choose_a_stride.ipynb).
+# * Next: [17, step through it](17_step_through_it.ipynb).
