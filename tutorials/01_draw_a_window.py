@@ -133,9 +133,51 @@ assert {tuple(place) for place in seen_by.nonzero().tolist()} == {
 # ## On your own
 #
 # * Print `picture(8, 4)`. On which side of the query does an even window have more keys?
-# * What is the largest kernel an axis of 9 tokens allows? What is attention called then?
-# * In the last cell put the 1 at the corner `(0, 0)`. How many queries attend the corner, and how many does it attend?
-#   Tutorial 05 comes back to that.
+#
+# <details><summary>Solution</summary>
+#
+# On the left: two keys before the query, one after it. An even window cannot be centred.
+#
+# ```python
+# print(picture(8, 4))
+# assert list(window(4, length=8, kernel_size=4)) == [2, 3, 4, 5]
+# ```
+#
+# </details>
+#
+# * What is the largest kernel that an axis of 9 tokens allows? What is attention called then?
+#
+# <details><summary>Solution</summary>
+#
+# 9, and then every query attends all tokens: that is plain *self attention*.
+#
+# ```python
+# assert all(window(i, length=9, kernel_size=9) == range(9) for i in range(9))
+# x = torch.randn(1, 6, 8, 1, 4, generator=generator)
+# everywhere = na2d(x, x, x, kernel_size=(6, 8))
+# flat = x.flatten(1, 2).transpose(1, 2)  # [1, heads, 48, 4]
+# full = torch.nn.functional.scaled_dot_product_attention(flat, flat, flat)
+# torch.testing.assert_close(everywhere.flatten(1, 2).transpose(1, 2), full, rtol=1e-4, atol=1e-5)
+# ```
+#
+# </details>
+#
+# * In the last cell put the 1 at the corner `(0, 0)`. How many queries attend the corner, and how many tokens does it
+#   attend? Tutorial 05 comes back to that.
+#
+# <details><summary>Solution</summary>
+#
+# Four attend it: (0, 0), (0, 1), (1, 0) and (1, 1). It attends nine, like every query.
+#
+# ```python
+# one_hot = torch.zeros(1, 6, 8, 1, 1)
+# one_hot[0, 0, 0] = 1
+# seen_by = na2d(tokens, tokens, one_hot, kernel_size=3)[0, :, :, 0, 0]
+# assert seen_by.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+# assert len(neighborhood.neighbors((0, 0))) == 9
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -146,10 +146,53 @@ except ValueError as error:
 # %% [markdown]
 # ## On your own
 #
-# * The table above is symmetric. Is it with `kernel_size=4`?
-# * What would the other three answers have done about the layout that is too small?
+# * The picture of counts is symmetric. Is it with `kernel_size=4`?
+#
+# <details><summary>Solution</summary>
+#
+# No. An even window leans left, so the left edge shifts two windows and the right edge only one.
+#
+# ```python
+# odd, even = (Neighborhood((12, 12), kernel_size=k).mask().sum(0).reshape(12, 12) for k in (5, 4))
+# assert (odd == odd.flip(0)).all()
+# assert not (even == even.flip(0)).all()
+# assert [window(i, 12, 4).start for i in (0, 1, 2, 3)] == [0, 0, 0, 1]
+# assert [window(i, 12, 4).start for i in (9, 10, 11)] == [7, 8, 8]
+# ```
+#
+# </details>
+#
+# * What would the other three answers have done with a layout that is too small for the kernel?
+#
+# <details><summary>Solution</summary>
+#
+# Each would have gone on without a word. Padding has more zeros than tokens in some windows, clipping a window of 4 in
+# place of 5, and wrapping attends one token twice.
+#
+# ```python
+# length, wanted = 4, [-2, -1, 0, 1, 2]
+# padded = [j if 0 <= j < length else None for j in wanted]
+# assert padded == [None, None, 0, 1, 2]
+# wrapped = [j % length for j in wanted]
+# assert len(set(wrapped)) == 4 < len(wrapped)
+# ```
+#
+# </details>
+#
 # * Draw `Neighborhood((12, 12), 5, is_causal=True)` at `(0, 6)`. Causal windows are an exception to "never cut". Why
 #   must they be?
+#
+# <details><summary>Solution</summary>
+#
+# A causal window must not hold tokens that come after the query, and shifting moves it just there.
+#
+# ```python
+# causal = Neighborhood((12, 12), 5, is_causal=True)
+# draw_window(causal, (0, 6), new_figure()[1][0, 0])
+# assert causal.neighbors((0, 6)) == [(0, column) for column in (2, 3, 4, 5, 6)]
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

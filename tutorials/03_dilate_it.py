@@ -145,8 +145,48 @@ figure
 #
 # * Which dilations would you choose for three layers of kernel 3 on an axis of 27, so that the token in the middle sees
 #   everything? `coverage` tells you whether you are right.
+#
+# <details><summary>Solution</summary>
+#
+# 1, 3 and 9: each layer triples the field, 3 * 3 * 3 = 27.
+#
+# ```python
+# layers = [Neighborhood((27,), 3, dilation=dilation) for dilation in (1, 3, 9)]
+# shares = coverage(layers, (13,))
+# assert [round(27 * share) for share in shares] == [1, 3, 9, 27]
+# ```
+#
+# </details>
+#
 # * `dilation=(1, 4)` dilates columns only. Draw it.
+#
+# <details><summary>Solution</summary>
+#
+# The keys are in three rows that touch, in columns 4 apart.
+#
+# ```python
+# wide = Neighborhood((15, 15), 3, dilation=(1, 4))
+# draw_window(wide, (7, 7), new_figure()[1][0, 0])
+# assert wide.neighbors((7, 7)) == [(row, column) for row in (6, 7, 8) for column in (3, 7, 11)]
+# ```
+#
+# </details>
+#
 # * Dilation groups do not talk to each other. What follows for the gradient of a loss that looks at one group only?
+#
+# <details><summary>Solution</summary>
+#
+# It is zero in all the other groups, exactly.
+#
+# ```python
+# x = torch.randn(1, 12, 12, 1, 4, generator=generator, requires_grad=True)
+# loss = na2d(x, x, x, kernel_size=3, dilation=3)[:, 1::3, 2::3].square().sum()
+# (gradient,) = torch.autograd.grad(loss, x)
+# touched = gradient[0, :, :, 0].abs().sum(-1).nonzero().tolist()
+# assert all(i % 3 == 1 and j % 3 == 2 for i, j in touched)
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

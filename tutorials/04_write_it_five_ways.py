@@ -236,9 +236,66 @@ for impl in ("loops", "gather", "unfold", "masked", "tiled"):
 # %% [markdown]
 # ## On your own
 #
-# * In part 3, replace `rows` by `torch.arange(X).clamp(max=1)`. Which test fails, and for which tokens?
+# * In part 3, replace `rows` by `torch.arange(X).clamp(max=X - 3)`: windows that begin at the query. Which test fails,
+#   and for which tokens?
+#
+# <details><summary>Solution</summary>
+#
+# The comparison with the loops fails, in rows 1 to 4. Row 0 and the last two are right, because shifted windows are the
+# same.
+#
+# ```python
+# wrong = torch.arange(X).clamp(max=X - 3)  # [X]
+# right = torch.tensor([window.start for window in neighborhood.windows(1)])  # [Y]
+# picked = key.unfold(0, 3, 1).unfold(1, 3, 1)[wrong[:, None], right]
+# values = value.unfold(0, 3, 1).unfold(1, 3, 1)[wrong[:, None], right].flatten(3)
+# weights = (scale * torch.einsum("xyd,xydij->xyij", query, picked).flatten(2)).softmax(-1)
+# output = torch.einsum("xyk,xydk->xyd", weights, values)
+# different = (output - by_loops).abs().amax((1, 2)) > 1e-12  # [X]
+# assert different.tolist() == [False, True, True, True, True, False, False]
+# ```
+#
+# </details>
+#
 # * Give the tiles `size=1` and `size=4`. How many scores are computed in vain? When would large tiles still win?
-# * Write a sixth: shift the whole key map by each of the nine offsets and add up. What must you do at the edges?
+#
+# <details><summary>Solution</summary>
+#
+# The larger the tile, the more of them: a query needs 9 scores, and its slab has (size + 2) * (size + 2). But there are
+# fewer and larger matrix products, which keep a processor busy.
+#
+# ```python
+# def scores_computed(size):
+#     rows, columns = [axis_tiles(Neighborhood((X, Y), 3), axis, size) for axis in (0, 1)]
+#     per_axis = [sum(len(tile.queries) * len(tile.keys) for tile in tiles) for tiles in (rows, columns)]
+#     return per_axis[0] * per_axis[1]
+#
+# counts = {size: scores_computed(size) for size in (1, 2, 4)}
+# print(counts)
+# assert counts[1] == 56 * 9 < counts[2] < counts[4]
+# ```
+#
+# </details>
+#
+# * Write a sixth: read one key for every query at a time, in nine steps, the same place in the window for all. What
+#   must you do at the edges?
+#
+# <details><summary>Solution</summary>
+#
+# The place is counted from the start of the window, not from the query. So the edges need nothing: shifted starts are
+# enough.
+#
+# ```python
+# first = [torch.tensor([window.start for window in neighborhood.windows(axis)]) for axis in (0, 1)]
+# places = [(first[0][:, None] + a, first[1] + b) for a in range(3) for b in range(3)]
+# scores = torch.stack([scale * (query * key[place]).sum(-1) for place in places])  # [K, X, Y]
+# weights = scores.softmax(0)
+# by_places = sum(weight[..., None] * value[place] for weight, place in zip(weights, places))
+# torch.testing.assert_close(by_places, by_loops, rtol=1e-12, atol=1e-12)
+# assert (key[places[4]] - key)[1:-1, 1:-1].abs().max() == 0  # in the middle, place 4 is the query itself
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -142,10 +142,60 @@ print("six sums, all zero")
 # ## On your own
 #
 # * Write `dV` with the bug described above: sum over the *forward* window of j. For which tokens is it wrong? Does the
-#   conservation law notice?
+#   conservation law notice the same bug in `dK`?
+#
+# <details><summary>Solution</summary>
+#
+# It is wrong where somebody attends j from outside of j's own window: near the edges. The law does notice: terms are
+# missing, and the sum is no longer zero.
+#
+# ```python
+# mask = neighborhood.mask()  # [N, N], a row for each query
+# forward_only = P * mask.T  # i counts for j only if j also attends i
+# wrong = (forward_only.T @ flat["dO"] - P.T @ flat["dO"]).abs().amax(1) > 1e-12  # [N]
+# expected = [
+#     not set(neighborhood.attended_by(token)) <= {neighborhood.number(key) for key in neighborhood.neighbors(token)}
+#     for token in neighborhood.tokens()
+# ]
+# assert wrong.tolist() == expected
+# assert wrong.any() and not wrong.all()
+# total = (scale * (dS * mask.T).T @ flat["Q"]).sum(0)
+# assert total.abs().max() > 0.01
+# ```
+#
+# </details>
+#
 # * `torch.autograd.gradcheck` compares a gradient with finite differences. Run it on `na2d` with float64. Then think of
 #   a wrong forward pass whose gradient it would call right.
+#
+# <details><summary>Solution</summary>
+#
+# Any of them: it asks whether the gradient belongs to the function, not whether the function is attention. Here is one
+# that hands its output to the wrong queries.
+#
+# ```python
+# small = [tensor[:, :3, :4].detach().requires_grad_() for tensor in (query, key, value)]
+# assert torch.autograd.gradcheck(lambda q, k, v: na2d(q, k, v, kernel_size=3), small)
+# assert torch.autograd.gradcheck(lambda q, k, v: na2d(q, k, v, kernel_size=3).flip(1), small)
+# ```
+#
+# </details>
+#
 # * How does the inverse neighborhood of a causal window look? Draw it.
+#
+# <details><summary>Solution</summary>
+#
+# It lies *behind* the token: whoever attends it comes later, or is the token itself.
+#
+# ```python
+# causal = Neighborhood((12, 12), kernel_size=5, is_causal=True)
+# draw_attended_by(causal, (6, 6), new_figure()[1][0, 0])
+# assert [causal.coordinates(number) for number in causal.attended_by((6, 6))] == [
+#     (row, column) for row in range(6, 11) for column in range(6, 11)
+# ]
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

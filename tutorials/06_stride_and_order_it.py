@@ -137,9 +137,53 @@ assert list(window(6, 12, 3, stride=2, dilation=2, is_causal=True)) == [2, 4, 6]
 #
 # * Mirror an axis (`i` becomes `length - 1 - i`). For which kernel sizes and strides are the windows mirrored, too?
 #   Start with `picture(7, 3)`.
+#
+# <details><summary>Solution</summary>
+#
+# For odd kernels with stride 1; and for odd strides that divide the length. An even kernel leans to one side, and an
+# even stride has its leader on one side.
+#
+# ```python
+# def is_mirrored(length, kernel_size, stride):
+#     windows = [set(window(i, length, kernel_size, stride)) for i in range(length)]
+#     return all(windows[length - 1 - i] == {length - 1 - j for j in windows[i]} for i in range(length))
+#
+# assert all(is_mirrored(length, 3, 1) for length in range(3, 12))
+# assert not is_mirrored(7, 4, 1)
+# assert is_mirrored(9, 5, 3)
+# assert not is_mirrored(10, 5, 3)
+# assert not is_mirrored(9, 5, 2)
+# ```
+#
+# </details>
+#
 # * Causal with a stride: read the rows of `picture(9, 4, stride=3, is_causal=True)`. Why do three queries share their
 #   window's *start*, but not its end?
+#
+# <details><summary>Solution</summary>
+#
+# The leader sets the start for all three. The end is the query itself: to share it would be to look ahead.
+#
+# ```python
+# rows = [window(i, 9, 4, stride=3, is_causal=True) for i in range(9)]
+# assert [row.start for row in rows[3:6]] == [2, 2, 2]
+# assert [row[-1] for row in rows] == list(range(9))
+# ```
+#
+# </details>
+#
 # * Axial attention looks along one axis only. Which kernel size per axis gives you that?
+#
+# <details><summary>Solution</summary>
+#
+# 1 on the one, and the whole length on the other: `(1, Y)` attends a row, `(X, 1)` a column.
+#
+# ```python
+# along_rows = Neighborhood((4, 6), kernel_size=(1, 6))
+# assert all(along_rows.neighbors((i, j)) == [(i, column) for column in range(6)] for i, j in along_rows.tokens())
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -130,10 +130,64 @@ assert result[7, 1] > result[7, 2] > result[7, 4] > result[7, 8]
 # %% [markdown]
 # ## On your own
 #
-# * `strength` is h. Plot the PSNR over h from 0.2 to 0.8. What is the limit for very small h, and for very large?
-# * Denoise twice: take patches from the *denoised* photo, pixels from the noisy one. Why does that help?
-# * `dinat-ref tour` does the same with all 307,200 pixels. Which formulation can it not use, and why? Tutorial 04 has
-#   the numbers.
+# * `strength` is h. Compute the PSNR for h from 0.2 to 0.8. What is the limit for very small h, and for very large?
+#
+# <details><summary>Solution</summary>
+#
+# There is a best h in between, near 0.4. For very small h a pixel looks like nothing but itself, and the photo stays
+# noisy; for very large h all weigh the same, and it is the blurred mean. (A quarter of the photo is enough to see it.)
+#
+# ```python
+# part, clean_part = noisy[64:192, 64:192], clean[64:192, 64:192]
+#
+# def denoise(h):
+#     query, key = patch_operands(part, patch_size=3, strength=h)
+#     return na2d(query, key, part[None, :, :, None], kernel_size=7, scale=1.0)[0, :, :, 0]
+#
+# quality = {h: psnr(denoise(h), clean_part) for h in (0.2, 0.3, 0.4, 0.6, 0.8)}
+# print({h: round(decibels, 1) for h, decibels in quality.items()})
+# assert max(quality, key=quality.get) in (0.3, 0.4)
+# torch.testing.assert_close(denoise(0.01), part, rtol=1e-3, atol=1e-3)
+# zeros = torch.zeros_like(part)[None, :, :, None]
+# mean = na2d(zeros, zeros, part[None, :, :, None], kernel_size=7)[0, :, :, 0]
+# torch.testing.assert_close(denoise(100.0), mean, rtol=1e-3, atol=1e-3)
+# ```
+#
+# </details>
+#
+# * Denoise twice: take patches from the *denoised* photo, pixels from the noisy one. When does that help?
+#
+# <details><summary>Solution</summary>
+#
+# When the first pass left noise in the patches, which makes pixels look different that are alike: after h = 0.3 a
+# second pass gains a little. After h = 0.4 it loses half of one, because details that are gone cannot be told apart any
+# more.
+#
+# ```python
+# def second_pass(first, h):
+#     query, key = patch_operands(first, patch_size=3, strength=h)
+#     return na2d(query, key, pixels, kernel_size=13, scale=1.0)[0, :, :, 0]
+#
+# timid = second_pass(noisy, 0.3)  # the first pass: patches of the noisy photo
+# for first in (timid, denoised):
+#     print(f"once {psnr(first, clean):.1f} dB, twice {psnr(second_pass(first, 0.2), clean):.1f} dB")
+# assert psnr(second_pass(timid, 0.2), clean) > psnr(timid, clean)
+# assert psnr(second_pass(denoised, 0.2), clean) < psnr(denoised, clean)
+# ```
+#
+# </details>
+#
+# * `dinat-ref tour` does the same with all 307,200 pixels. Which formulation of tutorial 04 can it not use, and why?
+#
+# <details><summary>Solution</summary>
+#
+# `masked`: its scores are all pairs of pixels, 377 GB in float32.
+#
+# ```python
+# assert 377 < 307_200**2 * 4 / 1e9 < 378
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -157,10 +157,60 @@ figure
 #
 # ## On your own
 #
-# * Three layers of kernel 3 on an axis of 27: find dilations so that every token sees everything. Is the order of the
-#   layers important? For the corner tokens, too?
+# * Three layers of kernel 3 on an axis of 27, with dilations 1, 3 and 9 (tutorial 03): is the order of the layers
+#   important? For the corner tokens, too?
+#
+# <details><summary>Solution</summary>
+#
+# For the token in the middle it is not: all six orders see everything. For others it is, since windows at an edge are
+# shifted. Only 9, 3, 1, from far to near, lets every token see everything, and 1, 3, 9 is the worst.
+#
+# ```python
+# from itertools import permutations
+#
+# seen = {}
+# for order in permutations((1, 3, 9)):
+#     fields = axis_fields([Neighborhood((27,), 3, dilation=d) for d in order])[-1]  # [27, 27]
+#     assert fields[13].all()
+#     seen[order] = fields.sum(1).tolist()
+#     print(order, "the corner sees", seen[order][0], "the least sees", min(seen[order]))
+# assert [order for order, counts in seen.items() if min(counts) == 27] == [(9, 3, 1)]
+# ```
+#
+# </details>
+#
 # * `level_layers("dinat_large_384")`: does every level cover its picture?
-# * Add `FullAttention(layout)` as one layer somewhere in a NAT. How many are needed?
+#
+# <details><summary>Solution</summary>
+#
+# All but the first, where tokens at the edge miss some: 95 % of an axis, on average.
+#
+# ```python
+# shares = [of_level[-1] for of_level in level_coverage("dinat_large_384")]
+# print([f"{100 * share:.0f} %" for share in shares])
+# assert 0.9 < shares[0] < 1
+# assert shares[1:] == [1, 1, 1]
+# ```
+#
+# </details>
+#
+# * Add `FullAttention(layout)` as one layer somewhere in a NAT. How many are needed to see everything, and does it
+#   matter where?
+#
+# <details><summary>Solution</summary>
+#
+# One, anywhere.
+#
+# ```python
+# from dinat_ref.analysis.receptive_field import FullAttention
+#
+# for place in range(4):
+#     layers = [Neighborhood((56,), 7)] * 3
+#     layers.insert(place, FullAttention((56,)))
+#     assert axis_fields(layers)[-1].all()
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -189,9 +189,67 @@ assert isinstance(source.head, nn.Linear)
 # ## On your own
 #
 # * Count `dinat_base`: 89,769,652. Its layers have something that Mini's don't; the configuration tells you what.
+#
+# <details><summary>Solution</summary>
+#
+# Its `layer_scale_init_value` is not 0: each of the two branches of a layer is multiplied by a learned number per
+# channel. And its MLP is twice as wide inside, not three times.
+#
+# ```python
+# base = variant_config("dinat_base")
+# count = conv(3, 64) + conv(64, 128) + norm(128)
+# for level, (depth, channels, heads) in enumerate(zip(base.depths, base.dims, base.num_heads), start=1):
+#     count += depth * (layer(channels, heads, ratio=2) + 2 * channels)
+#     if level < 4:
+#         count += conv(channels, 2 * channels, bias=False) + norm(2 * channels)
+# count += norm(1024) + linear(1024, 1000)
+# assert count == 89_769_652
+# ```
+#
+# </details>
+#
 # * What happens to a picture of 100 x 100? Its first level has 25 x 25 tokens, too few for kernel 7 and dilation 8.
 #   Look for `small_input`.
+#
+# <details><summary>Solution</summary>
+#
+# By default the tokens are padded to as many as the windows need, and cut off again, as in the published models. With
+# `small_input="raise"` it is an error.
+#
+# ```python
+# small_picture = torch.zeros(1, 3, 100, 100)
+# options = {"depths": [2], "num_heads": [2], "dilations": [[1, 8]], "num_classes": 10}
+# with torch.no_grad():
+#     assert create_model("dinat_mini", **options)(small_picture).shape == (1, 10)
+#     try:
+#         create_model("dinat_mini", small_input="raise", **options)(small_picture)
+#         raise AssertionError("25 tokens are too few")
+#     except ValueError as error:
+#         print(error)
+# ```
+#
+# </details>
+#
 # * DiNAT_s is a Swin whose windows became neighborhoods. Count `dinat_s_tiny`.
+#
+# <details><summary>Solution</summary>
+#
+# It cuts the picture into patches of 4 x 4, by one convolution; an MLP is four times as wide inside; and between levels
+# four tokens are laid side by side, normalised, and reduced by a linear layer without bias.
+#
+# ```python
+# tiny = variant_config("dinat_s_tiny")
+# count = 4 * 4 * 3 * 96 + 96 + norm(96)
+# for level, (depth, channels, heads) in enumerate(zip(tiny.depths, tiny.dims, tiny.num_heads), start=1):
+#     count += depth * layer(channels, heads, ratio=4)
+#     if level < 4:
+#         count += norm(4 * channels) + 4 * channels * 2 * channels
+# count += norm(768) + linear(768, 1000)
+# assert count == sum(parameter.numel() for parameter in create_model("dinat_s_tiny", device="meta").parameters())
+# print(f"{count:,}")
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

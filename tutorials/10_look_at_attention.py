@@ -273,10 +273,87 @@ for numbers in ([], [1], [2], [3], [4], [1, 2, 3, 4]):
 #
 # ## On your own
 #
-# * Make `strength` 0.1 and 2. What happens to the entropy map? When is a map "sharp" for a dull reason?
-# * The trained network has bias tables, too. Set only these to zero, or only the queries. Which does it use?
-# * Load a published checkpoint (tutorial 09). Which layers use few keys, and which look away from themselves?
-# * Set `residual=0` in `rollout`. What does it claim now, and is it still true of these layers?
+# * Make `strength` 0.1 and 2. What happens to the keys in use? When is a map "sharp" for a dull reason?
+#
+# <details><summary>Solution</summary>
+#
+# With 0.1 nothing looks like anything else, and a query uses little but itself: sharp, but only because of the scale.
+# With 2 everything looks alike, and nearly all 49 keys are used.
+#
+# ```python
+# for strength, low, high in ((0.1, 1, 5), (2.0, 40, 49.1)):
+#     query, key = patch_operands(photo, patch_size=3, strength=strength)
+#     used = entropy(neighborhood_weights(query, key, 7, scale=1.0)).exp()
+#     print(f"strength {strength}: {used.median():.1f} of 49 keys")
+#     assert low <= used.median() < high
+# ```
+#
+# </details>
+#
+# * The trained network has bias tables, too. Set only these to equal weights, or only the queries. Which does it use?
+#
+# <details><summary>Solution</summary>
+#
+# Its queries. Without bias tables it reads all digits still; without queries, about as few as with equal weights
+# everywhere.
+#
+# ```python
+# def without(network, what):
+#     changed = copy.deepcopy(network)
+#     for module in changed.modules():
+#         if isinstance(module, Layer):
+#             dim = module.attn.qkv.in_features
+#             parts = {"bias": [module.attn.rpb], "queries": [module.attn.qkv.weight[:dim], module.attn.qkv.bias[:dim]]}
+#             with torch.no_grad():
+#                 for parameter in parts[what]:
+#                     parameter.zero_()
+#     return changed
+#
+# right = {what: evaluate(without(networks["trained"], what), digits)[1] for what in ("bias", "queries")}
+# print({what: f"{share:.0%}" for what, share in right.items()})
+# assert right["bias"] > 0.95
+# assert right["queries"] < 0.4
+# ```
+#
+# </details>
+#
+# * Do all heads of a layer do the same? Print the keys in use for each head of the second level.
+#
+# <details><summary>Solution</summary>
+#
+# Nearly: between 3.1 and 3.4 keys.
+#
+# ```python
+# layer = seen["trained"][2]
+# used = entropy(layer.weights).exp().mean(dim=(0, 1, 2))  # [heads]
+# print([round(keys, 1) for keys in used.tolist()])
+# assert 3 < used.min() < used.max() < 3.5
+# ```
+#
+# </details>
+#
+# * Leave the residual connection out of the rollout: `total = P @ total`. What does it claim now, and is it still true
+#   of these layers?
+#
+# <details><summary>Solution</summary>
+#
+# It claims that a token counts less for itself. It is not true: applied to the photo, it no longer gives what the
+# layers gave.
+#
+# ```python
+# unlike = torch.eye(N)
+# state = photo
+# for dilation, layer in zip((1, 3, 1), neighborhoods):
+#     query, key = patch_operands(state, patch_size=3, strength=0.5)
+#     weights = neighborhood_weights(query, key, 7, dilation=dilation, scale=1.0)
+#     unlike = torch.zeros(N, N).scatter(1, layer.indices(), weights.reshape(N, 49)) @ unlike
+#     mixed = na2d(query, key, state[None, :, :, None], 7, dilation=dilation, scale=1.0)[0, :, :, 0]
+#     state = (state + mixed) / 2
+# assert unlike.diagonal().mean() < total.diagonal().mean()
+# assert ((unlike @ photo.flatten(0, 1)).unflatten(0, layout) - current).abs().max() > 0.05
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

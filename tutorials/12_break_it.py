@@ -213,11 +213,63 @@ assert len(CORPUS) > 50
 #
 # ## On your own
 #
-# * `no_right_edge` is wrong for one query in every axis. Why did the usual test not see it? What would it have
-#   needed?
-# * Write the bug that the enumeration up to length 9 does *not* find. (It exists: think of 32-bit integers.) How
-#   would you test for it?
+# * `no_right_edge` is wrong for one query in every axis. Why did the usual test not see it? What would it have needed?
+#
+# <details><summary>Solution</summary>
+#
+# One wrong query in 128 changes the mean by a 128th. The largest difference would have shown it.
+#
+# ```python
+# query, key, value = torch.randn(3, 2, 128, 4, 32, generator=torch.Generator().manual_seed(0))
+# difference = (broken["no_right_edge"](query, key, value, 7) - na1d(query, key, value, 7)).abs()
+# assert difference.mean() < 0.05 < difference.max()
+# assert difference.amax((0, 2, 3)).argmax() == 127
+# ```
+#
+# </details>
+#
+# * Write the bug that the enumeration up to length 9 does *not* find. (It exists: think of 32-bit integers.) How would
+#   you test for it?
+#
+# <details><summary>Solution</summary>
+#
+# A start that is computed in 32 bits turns negative far down a long axis. Test the function that makes windows, not the
+# kernel: it needs no tensor of that size.
+#
+# ```python
+# from dinat_ref import window
+#
+#
+# def wraps_around(i, length, kernel_size, dilation):
+#     start = right_start(i, length, kernel_size, dilation)
+#     return (start + 2**31) % 2**32 - 2**31  # what 32 bits make of it
+#
+# assert first_wrong(make_kernel(wraps_around)) is None
+# far = 2**31 + 100
+# assert right_start(far, 2**32, 7, 1) == window(far, 2**32, 7).start
+# assert wraps_around(far, 2**32, 7, 1) < 0
+# ```
+#
+# </details>
+#
 # * Give `make_kernel` a wrong scale. Do the window checks notice? Which check should?
+#
+# <details><summary>Solution</summary>
+#
+# They do not: windows are read with zero queries, and then the scale makes no difference. A check that compares numbers
+# notices.
+#
+# ```python
+# def wrong_scale(query, key, value, kernel_size, dilation=1):
+#     return make_kernel(right_start)(query * 2, key, value, kernel_size, dilation)
+#
+# report = check_kernel(wrong_scale, supports=small, checks=["W"], name="wrong_scale")
+# assert report.passed
+# x = torch.randn(1, 9, 1, 8, generator=torch.Generator().manual_seed(0))
+# assert (wrong_scale(x, x, x, 3) - na1d(x, x, x, 3)).abs().max() > 0.01
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

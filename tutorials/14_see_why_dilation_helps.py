@@ -274,10 +274,64 @@ figure
 #
 # ## On your own
 #
-# * Put a third layer behind NA-NA: `Neighborhood`s first, then train it. How many does an image of 12 x 12 need?
+# * Put a third layer of NA behind NA-NA. How many does an image of 12 x 12 need, so that markers on opposite sides
+#   meet?
+#
+# <details><summary>Solution</summary>
+#
+# Each layer lets tokens meet that are two further apart: 2 after one layer, 4 after two. Opposite sides of 12 tokens
+# are 11 apart, which takes six.
+#
+# ```python
+# def farthest(num_layers, length=12):
+#     meets = pairs_that_meet([Neighborhood((length, length), 3)] * num_layers)[0]  # [12, 12]
+#     return max(abs(i - j) for i, j in meets.nonzero().tolist())
+#
+# assert [farthest(count) for count in (1, 2, 3)] == [2, 4, 6]
+# assert farthest(5) < 11 == farthest(6)
+# ```
+#
+# </details>
+#
 # * Add DiNA-NA to `stacks`. Is there a distance at which it matters which comes first?
+#
+# <details><summary>Solution</summary>
+#
+# On this image it does not matter. It begins to matter where the dilation is larger than the kernel: with dilation 4 on
+# 12 tokens, markers on opposite sides meet in one order only.
+#
+# ```python
+# def meeting(length, *dilations):
+#     return pairs_that_meet([Neighborhood((length, length), 3, dilation=d) for d in dilations])[0]
+#
+# assert meeting(size, 1, 2).all() and meeting(size, 2, 1).all()
+# assert (meeting(12, 1, 3) == meeting(12, 3, 1)).all()
+# in_one_order = meeting(12, 1, 4) != meeting(12, 4, 1)
+# assert in_one_order.nonzero().tolist() == [[0, 11], [11, 0]]
+# print("NA first:", meeting(12, 1, 4)[0, 11].item(), "DiNA first:", meeting(12, 4, 1)[0, 11].item())
+# ```
+#
+# </details>
+#
 # * How do markers meet in a network with windows that do not overlap, and in one where they are shifted? Tutorial 08
 #   has the layers for it: `WindowedAttention`.
+#
+# <details><summary>Solution</summary>
+#
+# With fixed blocks they meet only if they lie in one block, and more layers change nothing. Shifted in every other
+# layer, most pairs of an axis meet after two.
+#
+# ```python
+# from dinat_ref.analysis.receptive_field import WindowedAttention
+#
+# fixed = [WindowedAttention((6, 6), 3)] * 2
+# shifted = [WindowedAttention((6, 6), 3), WindowedAttention((6, 6), 3, 1)]
+# counts = [int(pairs_that_meet(layers)[0].sum()) for layers in (fixed, shifted)]
+# print(counts, "of 36 pairs")
+# assert counts[0] == 2 * 9 < counts[1]
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

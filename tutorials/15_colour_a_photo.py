@@ -273,11 +273,76 @@ assert cheated_share[wall] < share[wall] - 0.2
 #
 # ## On your own
 #
-# * Give 1 pixel in 50. How much does dilation help now? And 1 in 4,000, with which dilations?
-# * Draw a few strokes by hand in place of the random pixels: set `known` along some lines. A colour must now travel
-#   further; how far do 8, 4, 2, 1 reach?
-# * Three more numbers in queries and keys, the position of a pixel divided by some width, prefer near pixels. Does that
+# * Give 1 pixel in 50. How much does dilation help now? And with 1 in 4,000?
+#
+# <details><summary>Solution</summary>
+#
+# With 1 in 50 every window has a coloured pixel or the next one has: dilation helps little. With 1 in 4,000 a field of
+# 91 x 91 holds two coloured pixels on average, and only larger dilations find one for every pixel.
+#
+# ```python
+# grey, _, _ = take_colours(flower)
+# query, key = patch_operands(grey[..., 0], patch_size=3, strength=0.2)
+# gain = {}
+# for one_in in (50, 4000):
+#     known = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)) < 1 / one_in
+#     given = torch.cat([flower - grey, torch.ones_like(grey)], dim=-1) * known
+#     for dilations in ([1, 1, 1, 1], [8, 4, 2, 1], [30, 16, 8, 4, 2, 1]):
+#         quality = psnr(paint(grey, spread(given, known, query, key, dilations)), flower)
+#         gain[one_in, len(dilations), dilations[0]] = quality
+#         print(f"1 in {one_in}, dilations {dilations}: {quality:.1f} dB")
+# assert gain[50, 4, 8] - gain[50, 4, 1] < 2
+# assert gain[4000, 6, 30] > gain[4000, 4, 8] + 1
+# ```
+#
+# </details>
+#
+# * Draw strokes in place of the random pixels: set `known` along a line. A colour must now travel further; how far do
+#   8, 4, 2, 1 reach?
+#
+# <details><summary>Solution</summary>
+#
+# Each pass reaches 3 * dilation pixels, together 3 * (8 + 4 + 2 + 1) = 45.
+#
+# ```python
+# grey, _, _ = take_colours(flower)
+# known = torch.zeros(grey.shape, dtype=torch.bool)
+# known[:, 160] = True  # one upright stroke
+# given = torch.cat([flower - grey, torch.ones_like(grey)], dim=-1) * known
+# flat = torch.zeros(1, *grey.shape[:2], 1, 1)
+# state = spread(given, known, flat, flat, [8, 4, 2, 1])
+# columns = (state[100, :, 3] > 0).nonzero().flatten()
+# assert (columns.min(), columns.max()) == (160 - 45, 160 + 45)
+# ```
+#
+# </details>
+#
+# * Two more numbers in queries and keys, the position of a pixel divided by some width, prefer near pixels. Does that
 #   help against the wall?
+#
+# <details><summary>Solution</summary>
+#
+# Not here. The nearest coloured pixel *is* on the wall, and preferring near pixels makes its share larger.
+#
+# ```python
+# def add_position(query, key, width):
+#     """Subtract half the squared distance, divided by the squared width, from every score."""
+#     row, column = torch.meshgrid(*[torch.arange(size).float() for size in query.shape[1:3]], indexing="ij")
+#     place = torch.stack([row, column], dim=-1)[None, :, :, None] / width  # [1, X, Y, 1, 2]
+#     half, one = place.square().sum(-1, keepdim=True) / 2, torch.ones_like(place[..., :1])
+#     return torch.cat([query, place, one], dim=-1), torch.cat([key, place, -half], dim=-1)
+#
+# grey, known, colours = take_colours(china)
+# colours.requires_grad_()
+# query, key = patch_operands(grey[..., 0], patch_size=3, strength=0.2)
+# nearer = spread(colours, known, *add_position(query, key, width=8), [8, 4, 2, 1])
+# (influence,) = torch.autograd.grad(nearer[(*tree, 3)], colours)
+# share_of_wall = (influence * known)[(*wall, 3)] / nearer[(*tree, 3)].detach()
+# print(f"the wall's share: {100 * share[wall]:.0f} %, preferring near pixels {100 * share_of_wall:.0f} %")
+# assert share_of_wall > 0.4
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -237,10 +237,86 @@ assert abs(blocks[3] - blocks[0]) < 0.2
 # ## On your own
 #
 # * Move the digits down, or down and right, and compare.
-# * Try `kernel_size=5` on 1797 digits, and then 7. Why do larger windows do worse in so small a digit? At
-#   which kernel size do the edges of the sheet begin to matter?
-# * Blocks of another size have another period. Predict the curve of `kernel_size=2, stride=2`, then draw it.
+#
+# <details><summary>Solution</summary>
+#
+# Nothing new: neighborhoods turn nothing in any direction, and blocks do.
+#
+# ```python
+# def lay_lower(scans, down, right=0):
+#     sheets = torch.zeros(len(scans), 18, 18, dtype=scans.dtype)
+#     sheets[:, 5 + down : 13 + down, 5 + right : 13 + right] = scans
+#     return sheets
+#
+# some = scans[:200]
+# for down, right in ((1, 0), (1, 1)):
+#     for name, window in windows.items():
+#         before = directions(lay_lower(some, 0), **window)[:, 5:13, 5:13]
+#         after = directions(lay_lower(some, down, right), **window)[:, 5 + down : 13 + down, 5 + right : 13 + right]
+#         turned = (before - after).abs().amax()
+#         assert (turned < 1e-10) == (name == "neighborhoods")
+# ```
+#
+# </details>
+#
+# * Try `kernel_size=7`, without moving the digits. Why does a larger window do worse in so small a digit?
+#
+# <details><summary>Solution</summary>
+#
+# A window of 7 pixels holds most of a digit of 8: it says which way the digit runs, and not which way the stroke runs
+# here.
+#
+# ```python
+# asked = {}
+# for kernel_size in (3, 7):
+#     described = describe(lay(scans), directions(lay(scans), kernel_size=kernel_size))
+#     asked[kernel_size] = 100 * (answers(described, described) == labels[1000:]).double().mean().item()
+#     print(f"kernel {kernel_size}: {asked[kernel_size]:.1f} % correct")
+# assert asked[3] > asked[7] + 10
+# ```
+#
+# </details>
+#
+# * Blocks of another size have another period. Predict the curve of `kernel_size=2, stride=2`, then compute it.
+#
+# <details><summary>Solution</summary>
+#
+# The period is two: every other pixel the digit is cut as it was.
+#
+# ```python
+# def curve(moves=(0, 1, 2), **window):
+#     see = lambda ink: describe(ink, directions(ink, **window))
+#     known = see(lay(scans))
+#     return [(answers(known, see(lay(scans, right=right))) == labels[1000:]).double().mean().item() for right in moves]
+#
+# of_two = curve(kernel_size=2, stride=2)
+# print([f"{100 * share:.1f} %" for share in of_two])
+# assert abs(of_two[2] - of_two[0]) < 0.01
+# assert of_two[1] < of_two[0] - 0.1
+# ```
+#
+# </details>
+#
 # * Between blocks and neighborhoods lies `kernel_size=3, stride=2`. What should its curve look like?
+#
+# <details><summary>Solution</summary>
+#
+# Pairs of pixels share a window, so the period is two again; but the windows overlap, and a move of one pixel costs
+# less than with blocks.
+#
+# ```python
+# def share_correct(right, **window):
+#     known = describe(lay(scans), directions(lay(scans), **window))
+#     moved = lay(scans, right=right)
+#     return (answers(known, describe(moved, directions(moved, **window))) == labels[1000:]).double().mean().item()
+#
+# between = [share_correct(right, kernel_size=3, stride=2) for right in (0, 1, 2)]
+# print([f"{100 * share:.1f} %" for share in between])
+# assert abs(between[2] - between[0]) < 0.01
+# assert 0.6 < between[1] < between[0]
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -140,6 +140,64 @@ assert text.endswith("-> 0 1 2")
 # %% [markdown]
 # ## On your own
 #
+# * Record `gather` on the same problem. After which line are all 180 scores there? How many steps does it take, and how
+#   many did the loops?
+#
+# <details><summary>Solution</summary>
+#
+# After one line: `einsum` makes the scores of all 20 queries at once. That is why gather is fast, and why there is
+# little to watch.
+#
+# ```python
+# gathered = record("gather", Problem("edges", Neighborhood((4, 5), kernel_size=3)))
+# steps = [step for step in gathered.steps if "scores" in step.changed]
+# assert "einsum" in gathered.text(steps[0])
+# assert gathered.values.get(steps[0].changed["scores"]).numel() == 20 * 9
+# one_by_one = record("loops", gathered.problem)
+# assert len(one_by_one.steps) > 10 * len(gathered.steps)
+# torch.testing.assert_close(gathered.output, one_by_one.output, rtol=1e-5, atol=1e-6)
+# ```
+#
+# </details>
+#
+# * Follow a position of a causal axis, and one with `stride=3`. Which lines differ?
+#
+# <details><summary>Solution</summary>
+#
+# A causal window takes the other branch: its `start` is counted from the leader, and `stop` is the query itself, plus
+# one. With a stride, the same lines run, but `leader` returns another position than the query's own.
+#
+# ```python
+# causal = record("window", Problem("causal", Neighborhood((9,), kernel_size=3, is_causal=True)))
+# start = stages(causal, 5, ["start"])[0]
+# assert causal.text(start.step).strip() == "start = max(leader(m, n, stride, is_causal=True) - kernel_size + 1, 0)"
+#
+# strided = record("window", Problem("strided", Neighborhood((9,), kernel_size=3, stride=3)))
+# shared = [stages(strided, i, ["return"])[-1].step.returned for i in (3, 4, 5)]
+# assert [strided.values.get(number) for number in shared] == [range(3, 6)] * 3
+# ```
+#
+# </details>
+#
+# * The largest weight in the strips is 1. Change the queries so that the output of token (0, 1) becomes the value of
+#   one key, nearly. What must the scores look like?
+#
+# <details><summary>Solution</summary>
+#
+# One score must be far above the others: multiply the queries by a large number. Then `exp` of all differences is
+# nearly 0, and the sum of the weights nearly 1.
+#
+# ```python
+# problem = Problem("edges", Neighborhood((4, 5), kernel_size=3))
+# operands = problem.operands()
+# sharp = neighborhood_attention(1000 * operands.query, operands.key, operands.value, kernel_size=3)[0, 0, 1, 0, 0]
+# query = operands.query[0, 0, 1, 0]
+# best = max(problem.neighborhood.neighbors((0, 1)), key=lambda token: (query @ operands.key[0][token][0]).item())
+# torch.testing.assert_close(sharp, operands.value[0][best][0, 0], rtol=1e-4, atol=1e-4)
+# ```
+#
+# </details>
+#
 # ## Further reading
 #
 # * `dinat_ref/analysis/recording/recorder.py`: how a run is recorded, with `sys.settrace`.

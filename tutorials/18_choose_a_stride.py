@@ -267,9 +267,70 @@ assert min(kept["stride 2"][7], kept["stride 8"][7], kept["stride 16"][15]) > 0.
 #
 # * `dinat-ref tiles 30x48x80 18x24x24 --q-tile 4x8x8 --kv-tile 2x8x8 --search --draw tiles.png` does all this in a
 #   shell. Try your own model; try `--preset fna`, whose tiles are dynamic. What happens to the staircase?
+#
+# <details><summary>Solution</summary>
+#
+# It has other steps, and reaches the bound earlier: with dynamic tiling 4x8x8 wastes nothing, where the fixed grid
+# needs 16x8x8.
+#
+# ```python
+# dynamic = stride_front(Neighborhood(USE_CASES[0].layout, USE_CASES[0].window), [pair], tiling="dynamic")
+# print([by(choice.neighborhood.stride) for choice in front])
+# print([by(choice.neighborhood.stride) for choice in dynamic])
+# assert dynamic[-1].neighborhood.stride == (4, 8, 8)
+# assert front[-1].neighborhood.stride == (16, 8, 8)
+# ```
+#
+# </details>
+#
 # * Give `count_tiles` 77 `additional_keys`, a prompt that every token attends. When do they matter?
+#
+# <details><summary>Solution</summary>
+#
+# They are one or two more tiles for every tile of queries: little beside a large window, and much beside a small one.
+#
+# ```python
+# def cost_of_prompt(kernel_size):
+#     window = Neighborhood((64, 64), kernel_size, kernel_size)
+#     with_prompt, alone = (count_tiles(window, 8, 8, additional_keys=keys).worst for keys in (77, 0))
+#     return with_prompt / alone
+#
+# assert cost_of_prompt(8) >= 2 > 1.2 > cost_of_prompt(32)
+# ```
+#
+# </details>
+#
 # * A causal axis of time: `is_causal=(True, False, False)`. Why can no stride make it perfect?
+#
+# <details><summary>Solution</summary>
+#
+# Each query of a tile sees one frame more than the one before it: somewhere in the last tile of keys there must be a
+# mask. Only tiles of a single frame have none.
+#
+# ```python
+# for stride in (1, 2, 4):
+#     window = Neighborhood((16, 16, 16), (8, 8, 8), (stride, 8, 8), is_causal=(True, False, False))
+#     assert not count_tiles(window, (4, 8, 8), (4, 8, 8)).is_perfect
+# ```
+#
+# </details>
+#
 # * On which layouts does a window of 24 with a stride of 8 stay perfect with tiles of 8?
+#
+# <details><summary>Solution</summary>
+#
+# Where the length is a multiple of 8.
+#
+# ```python
+# perfect = [
+#     length
+#     for length in range(24, 81)
+#     if count_tiles(Neighborhood((length, length), 24, 8), (8, 8), (8, 8)).is_perfect
+# ]
+# assert perfect == [length for length in range(24, 81) if length % 8 == 0]
+# ```
+#
+# </details>
 #
 # ## Further reading
 #

@@ -20,7 +20,6 @@ _specification = importlib.util.spec_from_file_location("tutorials_build", TUTOR
 build = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(build)
 SOURCES = sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
-KEPT_FREE = {17}  # for an essay that steps through one formulation
 NEEDS = {
     "sklearn": (("from sklearn", "load_digits("), "scikit-learn ships the pictures"),
     "safetensors": (("pretrained=True", "load_training("), "safetensors reads trained weights"),
@@ -38,6 +37,13 @@ def cells(source: Path) -> list[tuple[str, str]]:
         else:
             found[-1][1].append(line)
     return [(kind, "\n".join(lines).strip()) for kind, lines in found]
+
+
+def exercises(source: Path) -> list[tuple[str, str]]:
+    """What a tutorial asks at its end, and the code of each solution; no code where there is none."""
+    part = cells(source)[-1][1].split("## On your own")[1].split("## Further reading")[0]
+    asked = [text.split("<details>") for text in re.split(r"^\* ", part, flags=re.MULTILINE)[1:]]
+    return [(text, "\n".join(re.findall(r"```python\n(.*?)```", "".join(rest), re.DOTALL))) for text, *rest in asked]
 
 
 def notebook(source: Path) -> dict[str, Any]:
@@ -60,8 +66,7 @@ def each(sources: list[Path] = SOURCES) -> pytest.MarkDecorator:
 
 
 def test_numbers_are_consecutive_and_in_the_order_of_the_list() -> None:
-    numbers = [number for number in range(1, len(SOURCES) + len(KEPT_FREE) + 1) if number not in KEPT_FREE]
-    assert [source.name[:2] for source in SOURCES] == [f"{number:02d}" for number in numbers]
+    assert [source.name[:2] for source in SOURCES] == [f"{number:02d}" for number in range(1, len(SOURCES) + 1)]
     readme = (TUTORIALS / "README.md").read_text()
     rows = [line for line in readme.splitlines() if line.startswith("| ![") and ".ipynb)" in line]
     assert len(rows) == len(SOURCES)
@@ -80,6 +85,8 @@ def test_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = dict(matplotlib.rcParams)
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     names = runpy.run_path(str(source), run_name="__main__")
+    for _, solution in exercises(source):  # in the names of the tutorial, as a reader would
+        exec(compile(solution, f"{source.name}: solution", "exec"), dict(names))
     torch.random.set_rng_state(state)
     torch.set_num_threads(threads)
     assert "torch" in names
@@ -98,6 +105,18 @@ def test_has_the_frame_of_a_tutorial(source: Path) -> None:
 
 
 @each()
+def test_every_exercise_has_a_solution_that_proves_itself(source: Path) -> None:
+    assert len(exercises(source)) >= 2
+    for exercise, solution in exercises(source):
+        assert exercise.strip()
+        assert "assert" in solution, exercise
+    text = cells(source)[-1][1]
+    assert (
+        text.count("<details><summary>Solution</summary>\n\n") == text.count("\n\n</details>") == len(exercises(source))
+    )
+
+
+@each()
 def test_begins_with_the_idea_and_not_with_helpers(source: Path) -> None:
     """What the first cell imports is what the tutorial is about; drawings are imported where they are drawn."""
     first = next(text for kind, text in cells(source) if kind == "code")
@@ -109,7 +128,8 @@ def test_begins_with_the_idea_and_not_with_helpers(source: Path) -> None:
 
 @each()
 def test_links_lead_somewhere(source: Path) -> None:
-    text = source.read_text()
+    text = "\n".join(text for kind, text in cells(source) if kind == "markdown")
+    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
     targets = [part.split(")")[0] for part in text.split("](")[1:]]
     assert targets
     for target in targets:
