@@ -116,26 +116,29 @@ def chunks(plan: Plan, memory: Memory, tiles: TileBatch, scores_alive: int) -> I
     item = torch.arange(plan.batch, device=device)[:, None]  # [B, 1]
     first_queries = plan.num_queries * item + tiles.first_queries  # [B, tiles]
     first_keys = plan.num_keys * item + tiles.first_keys  # [B, tiles]
-    extra = plan.batch * plan.num_keys + torch.arange(plan.num_extra, device=device) + plan.num_extra * item  # [B, M]
+    extras = None
+    if plan.num_extra:
+        extra = plan.batch * plan.num_keys + torch.arange(plan.num_extra, device=device) + plan.num_extra * item
+        extras = extra[:, None].expand(-1, tiles.first_keys.shape[0], -1)  # [B, tiles, M]
 
-    def rows(queries: Tensor, keys: Tensor, extra: Tensor) -> Chunk:
+    def rows(queries: Tensor, keys: Tensor, extra: Tensor | None) -> Chunk:
         queries, keys = queries[:, None] + tiles.queries, keys[:, None] + tiles.keys  # [tiles, T], [tiles, S]
-        return Chunk(queries, torch.cat([keys, extra], dim=1) if plan.num_extra else keys)
+        return Chunk(queries, keys if extra is None else torch.cat([keys, extra], dim=1))
 
-    extras = extra[:, None].expand(-1, tiles.first_keys.shape[0], -1)  # [B, tiles, M]
     if inside_transform():  # the size of the batch may be a symbol, which no Python loop can run over
         per_chunk = max(1, NUMBERS_PER_TRACED_CHUNK // max(1, numbers))
         for begin in range(0, tiles.first_queries.shape[0], per_chunk):
             part = slice(begin, begin + per_chunk)
-            yield rows(first_queries[:, part].flatten(), first_keys[:, part].flatten(), extras[:, part].flatten(0, 1))
+            own_extra = None if extras is None else extras[:, part].flatten(0, 1)
+            yield rows(first_queries[:, part].flatten(), first_keys[:, part].flatten(), own_extra)
         return
     most = min(NUMBERS_PER_CHUNK, 4 * memory.query.numel())  # small problems stay small
     per_chunk = max(1, most // max(1, numbers))
     first_queries, first_keys = first_queries.flatten(), first_keys.flatten()  # [B tiles]
-    extras = extras.flatten(0, 1) if plan.num_extra else extra  # [B tiles, M]
+    extras = None if extras is None else extras.flatten(0, 1)  # [B tiles, M]
     for begin in range(0, max(1, len(first_queries)), per_chunk):  # one empty chunk for an empty batch
         part = slice(begin, begin + per_chunk)
-        yield rows(first_queries[part], first_keys[part], extras[part])
+        yield rows(first_queries[part], first_keys[part], None if extras is None else extras[part])
 
 
 def chunk_bias(plan: Plan, memory: Memory, tiles: TileBatch) -> Tensor | None:

@@ -112,7 +112,7 @@ def attend(plan: Plan, memory: Memory, careful: bool) -> tuple[Tensor, Tensor | 
         output, lse = large_steps.attend_in_steps(plan, memory)
         return output, lse if plan.return_lse else None
     output = memory.query.new_empty(*memory.query.shape[:2], memory.value.shape[-1])
-    lse = memory.query.new_empty(memory.query.shape[:2])
+    lse = memory.query.new_empty(memory.query.shape[:2] if plan.return_lse else 0)
     for queries, found, found_lse in attend_chunks(plan, memory, careful, fused=not (careful or plan.return_lse)):
         output.index_copy_(0, queries, found)
         if found_lse is not None:
