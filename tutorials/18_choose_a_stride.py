@@ -338,3 +338,4 @@ assert min(kept["stride 2"][7], kept["stride 8"][7], kept["stride 16"][15]) > 0.
 #   the simulator, and what of its bounds a Blackwell GPU reached.
 # * Hassani, Hwu & Shi, *Faster Neighborhood Attention*, [arXiv:2403.04690](https://arxiv.org/abs/2403.04690): tiles of
 #   more than one axis.
+# * Next: [19, solve the puzzles](19_solve_the_puzzles.ipynb).
