@@ -18,6 +18,7 @@ from dinat_ref.analysis.kernel_tiles import count_tiles, end_to_end
 from dinat_ref.analysis.levels import level_coverage
 from dinat_ref.analysis.receptive_field import Layer, WindowedAttention, axis_fields
 from dinat_ref.analysis.tile_cases import USE_CASES
+from dinat_ref.parallel.plan import Plan, even_split, received_bytes
 from dinat_ref.viz.atlas import patterns
 from dinat_ref.viz.grid import lay_out
 
@@ -194,6 +195,23 @@ def tiles() -> Numbers:
     return rows
 
 
+def traffic() -> Numbers:
+    """Bytes that the busiest rank receives in one layer: 4,096 x 4,096 tokens, rows split, 32 heads of 32, 16 bits."""
+    side, heads, ranks = 4096, 32, [2**power for power in range(1, 11)]
+    rows: Numbers = {"ranks": ranks}
+
+    def received(way: str, count: int, dilation: int) -> int | None:
+        if way == "heads" and count > heads:
+            return None
+        return side * received_bytes(Plan(even_split(side, count), 7, dilation=dilation), heads, 32, 2)[way]
+
+    for dilation in (1, 32, side // 7):
+        rows[f"halo, dilation {dilation}"] = [received("halo", count, dilation) for count in ranks]
+    for way in ("heads", "all-gather"):
+        rows[way] = [received(way, count, 1) for count in ranks]
+    return rows
+
+
 def experiment(name: str) -> Numbers:
     """The numbers of a training experiment, out of measured/NAME.json: measured, so read and not computed again.
 
@@ -216,6 +234,7 @@ FIGURES = {
     "formulations": formulations,
     "scaling": scaling,
     "tiles": tiles,
+    "traffic": traffic,
     "patterns": partial(experiment, "patterns"),
     "distance": partial(experiment, "distance"),
     "digits": partial(experiment, "digits"),

@@ -11,6 +11,7 @@ from dinat_ref.viz.curves import draw_growth, draw_scaling
 from dinat_ref.viz.experiment_plates import PLATES
 from dinat_ref.viz.kernel_tiles import busiest_tile, draw_published, draw_tile_map, tile_legend
 from dinat_ref.viz.plates import atlas_plate, hero_plate
+from dinat_ref.viz.split import draw_traffic
 from dinat_ref.viz.theme import KEY, QUERY, SERIES, TIMES, house_style, new_figure, share_legend
 
 Numbers = dict[str, Any]
@@ -132,6 +133,15 @@ def tiles(numbers: Numbers) -> Figure:
     return figure
 
 
+def traffic(numbers: Numbers) -> Figure:
+    """Curves of bytes over ranks."""
+    figure, grid = new_figure(size=(7, 3.8))
+    ranks = numbers.pop("ranks")
+    title = f"One layer on 4,096{TIMES}4,096 tokens, window 7{TIMES}7, rows split over ranks"
+    draw_traffic(numbers, ranks, grid[0, 0], title).set_ylim(top=3e6)  # room for the legend
+    return figure
+
+
 DRAWINGS: dict[str, Callable[[Numbers], Figure | str]] = {
     "walk": vector.walk,
     "comparison": vector.comparison,
@@ -145,5 +155,6 @@ DRAWINGS: dict[str, Callable[[Numbers], Figure | str]] = {
     "formulations": formulations,
     "scaling": scaling,
     "tiles": tiles,
+    "traffic": traffic,
     **PLATES,
 }
