@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from dinat_ref import Neighborhood, neighborhood_attention, window
+from dinat_ref.analysis.recording.axis_scene import AxisScene
 from dinat_ref.analysis.recording.fold import folded
 from dinat_ref.analysis.recording.letters import shape_letters
 from dinat_ref.analysis.recording.problem import MOST_SCORES, MOST_TOKENS, Problem, examples
 from dinat_ref.analysis.recording.recorder import Recorder
 from dinat_ref.analysis.recording.run import RECORDED, forget
 from dinat_ref.analysis.recording.run import record as record_anew
-from dinat_ref.analysis.recording.scene import AxisScene, Scene, definition, scenes, terms
+from dinat_ref.analysis.recording.scene import Scene, definition, scenes, terms
 from dinat_ref.analysis.recording.values import Values
 from dinat_ref.attention.functional import FORMULATIONS
 from dinat_ref.window import dilation_group, leader
@@ -99,6 +100,33 @@ def test_window_is_seen_as_it_is_found(problem: Problem) -> None:
         assert scene.group == range(g, length, dilation)
         assert scene.leader == leader(m, n, stride, is_causal)
         assert [g + dilation * j for j in range(scene.start, scene.stop)] == list(scene.keys)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def test_window_is_seen_where_the_loops_ask_for_it(problem: Problem) -> None:
+    recording, neighborhood = record("loops", problem), problem.neighborhood
+    found: dict[tuple[int, int], range] = {}
+    for scene in scenes(recording):
+        if isinstance(scene, AxisScene) and scene.keys is not None:
+            assert scene.query == neighborhood.coordinates(scene.token)[scene.axis]
+            found[scene.token, scene.axis] = scene.keys
+    assert found == {
+        (neighborhood.number(token), axis): window(token[axis], *neighborhood.axes[axis])
+        for token in neighborhood.tokens()
+        for axis in range(neighborhood.ndim)
+    }
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def test_tiles_are_seen_as_they_are_cut(problem: Problem) -> None:
+    """Some tile is cut, it lies in its dilation group, and its slab holds the windows of its queries."""
+    cut = [s for s in scenes(record("tiled", problem)) if isinstance(s, AxisScene) and s.slab is not None]
+    axes = {axis[0]: axis for axis in problem.neighborhood.axes}  # by length: problems here are not square, or alike
+    assert cut
+    for scene in cut:
+        assert set(scene.tile) <= set(scene.group)
+        assert scene.group.step == axes[scene.length][3]
+        assert {j for i in scene.tile for j in window(i, *axes[scene.length])} == set(scene.slab)
 
 
 @each(RECORDED)

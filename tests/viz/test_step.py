@@ -57,6 +57,14 @@ def test_the_page_shows_what_was_recorded(recordings: list[Recording], tmp_path:
             numbers = torch.tensor([float(number) for number in shown["numbers"]])
             torch.testing.assert_close(numbers, recording.output.flatten(), rtol=0, atol=0)
 
+        if recording.formulation in ("unfold", "tiled") and max(neighborhood.dilation) > 1:  # the groups, pulled apart
+            places = [tuple(place) for place in shown["apart"]]
+            lines = [sorted(x for x, y in places if y == line) for line in sorted({y for _, y in places})]
+            assert lines == [[0, 40, 80]] * 3
+            assert [y for _, y in places] == [places[i % 3][1] for i in range(9)]
+        else:
+            assert shown["apart"] == []
+
     again = Values()  # another run, recorded anew, has the numbers that the page unpacks
     anew = [record(recording.formulation, recording.problem, again) for recording in recordings]
     assert [run.steps for run in anew] == [run.steps for run in recordings]

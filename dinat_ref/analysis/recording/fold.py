@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
+from dinat_ref.analysis.recording.axis_scene import AxisScene
 from dinat_ref.analysis.recording.recorder import Step
 from dinat_ref.analysis.recording.run import Recording
-from dinat_ref.analysis.recording.scene import AxisScene, Scene
+from dinat_ref.analysis.recording.scene import Scene
 
 
 def subject(scene: Scene | AxisScene) -> Hashable:
@@ -15,8 +16,10 @@ def subject(scene: Scene | AxisScene) -> Hashable:
         >>> subject(Scene(query=3)) == subject(Scene(query=3, key=1))
         True
     """
-    if isinstance(scene, AxisScene):
+    if isinstance(scene, AxisScene) and scene.token is None and scene.axis is not None:
         return scene.axis, scene.query
+    if isinstance(scene, AxisScene):
+        return scene.token, None  # windows are found for a query, or for tiles that are still being cut
     return scene.query, None if scene.tiles is None else tuple(scene.tiles.tolist())
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinat_ref.analysis.recording.axis_scene import AxisScene, WindowScenes, tile_on_an_axis
 from dinat_ref.analysis.recording.run import Recording, State
 from dinat_ref.analysis.recording.source import indented_block
 
@@ -53,22 +54,6 @@ class Scene:
     tiles: Tensor | None = None  # which tile each query belongs to, -1 for none
 
 
-@dataclass(frozen=True)
-class AxisScene:
-    """What a step is about, on one axis: the query and what is known of its window; or a tile and its slab."""
-
-    length: int
-    axis: int | None = None
-    query: int | None = None
-    group: range | None = None
-    leader: int | None = None
-    start: int | None = None  # in coordinates of the group
-    stop: int | None = None
-    keys: range | None = None
-    tile: range | None = None
-    slab: range | None = None
-
-
 def scenes(recording: Recording) -> Iterator[Scene | AxisScene]:
     """Say for every step what it is about.
 
@@ -80,15 +65,12 @@ def scenes(recording: Recording) -> Iterator[Scene | AxisScene]:
         >>> last.output
         tensor([1.7189, 3.0369, 2.1110, 7.6578, 5.6990])
     """
-    if recording.formulation == "window":
-        yield from _window_scenes(recording)
-        return
-    read: Callable[[State, Scene], Scene] = READERS[recording.formulation]
-    scene = Scene()
+    read = READERS.get(recording.formulation)
+    scene, windows = Scene(), WindowScenes(recording)
     for _, state in recording.states():
-        scene = read(state, scene)
-        strip = _tile_on_an_axis(state)
-        yield strip if strip is not None else scene
+        if read is not None:
+            scene = read(state, scene)
+        yield windows.read(state, scene.query) or tile_on_an_axis(state) or scene
 
 
 def definition(recording: Recording) -> list[str]:
@@ -132,38 +114,6 @@ def terms(recording: Recording, state: State) -> list[tuple[int, str]]:
     wanted = {text: head for text, (head, variables) in TERMS.items() if names & set(variables)}
     equation = list(enumerate(definition(recording)))
     return sorted((n, text) for text, head in wanted.items() for n, line in equation if line.startswith(head))
-
-
-def _window_scenes(recording: Recording) -> Iterator[AxisScene]:
-    """The query of each call of ``window``, and what is known of its window so far."""
-    calls = [axis for axis, length in enumerate(recording.problem.neighborhood.layout) for _ in range(length)]
-    number, scene = -1, AxisScene(0)
-    for step, state in recording.states():
-        if step.event == "call" and step.function == "window":
-            number += 1
-            scene = AxisScene(state.own("length"), calls[number], state.own("i"))
-        g, dilation, n = state.own("g"), state.find("dilation"), state.own("n")
-        if step.function == "leader" and step.event == "return":
-            scene = replace(scene, leader=recording.values.get(step.returned or 0))
-        if g is not None and n is not None:
-            scene = replace(scene, group=range(g, scene.length, dilation))
-        for name in ("start", "stop"):
-            if step.function == "window" and name in step.changed:
-                scene = replace(scene, **{name: state.own(name)})
-        if step.function == "window" and step.event == "return":
-            scene = replace(scene, keys=recording.values.get(step.returned or 0))
-        yield scene
-
-
-def _tile_on_an_axis(state: State) -> AxisScene | None:
-    """A slab that is being cut, and the tile of queries whose windows fit it."""
-    length, slab, tile = state.own("length"), state.own("slab"), state.own("queries")
-    if not isinstance(slab, range) or not isinstance(length, int):
-        return None
-    keys = state.own("keys")
-    if "slab" in state.step.changed:
-        tile = keys = None
-    return AxisScene(length, tile=tile, slab=keys if isinstance(keys, range) else slab)
 
 
 def _read_loops(state: State, before: Scene) -> Scene:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinat_ref.analysis.recording.axis_scene import AxisScene
 from dinat_ref.analysis.recording.fold import folded
 from dinat_ref.analysis.recording.letters import shape_letters
 from dinat_ref.analysis.recording.run import Recording
-from dinat_ref.analysis.recording.scene import AxisScene, Scene, definition, scenes, terms
+from dinat_ref.analysis.recording.scene import Scene, definition, scenes, terms
 from dinat_ref.neighborhood import Neighborhood
 
 HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ def step_page(recordings: Sequence[Recording], query: int | None = None) -> str:
         "start": query,
     }
     page = HERE.joinpath("page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "page.js"):
+    for name in ("page.css", "run.js", "picture.js", "variables.js", "page.js"):
         page = page.replace(f"/*{name}*/", HERE.joinpath(name).read_text(encoding="utf-8"))
     return page.replace("/*DATA*/", deflated(data))
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from dinat_ref.analysis.recording.axis_scene import AxisScene
 from dinat_ref.analysis.recording.fold import folded
 from dinat_ref.analysis.recording.letters import shape_letters
 from dinat_ref.analysis.recording.recorder import Step
 from dinat_ref.analysis.recording.run import Recording
-from dinat_ref.analysis.recording.scene import AxisScene, Scene, scenes
+from dinat_ref.analysis.recording.scene import Scene, scenes
 
 MOST_NUMBERS = 9  # of a tensor that is written out
 WIDTH = 88  # of a line of source
@@ -110,6 +111,8 @@ def _is_about(recording: Recording, scene: Scene | AxisScene, query: int | None)
     if query is None:
         return True
     if isinstance(scene, AxisScene):
+        if scene.token is not None:
+            return scene.token == query
         if scene.query is None or scene.axis is None:
             return True
         return recording.problem.neighborhood.coordinates(query)[scene.axis] == scene.query
