@@ -1,7 +1,8 @@
 """The console script ``dinat-ref``: one line for each command, each in the room that it belongs to.
 
 A command is a module with ``configure(parser)``, which adds its arguments, and ``run(args)``, which returns the
-exit status. Bad input is raised as ``CommandError``. Only the command that was asked for is imported.
+exit status. Where the module needs PyTorch, ``configure`` stands in ``dinat_ref.options``. Bad input is raised as
+``CommandError``. Only the command that was asked for is imported.
 """
 
 import argparse
@@ -27,6 +28,7 @@ COMMANDS = {
     "run": ("dinat_ref.run", "run a program that needs NATTEN, unedited, with a stand-in for it"),
     "verify": ("dinat_ref.testing.command", "find what is wrong with a neighborhood-attention kernel"),
 }
+WITHOUT_PYTORCH = ("tiles", "classify", "train", "verify")  # whose arguments are known before the rest is
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +96,8 @@ def _run(argv: list[str]) -> int:
             name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if argv[:1] == [name]:
-            importlib.import_module(module_name).configure(command)
+            room = f"dinat_ref.options.{name}" if name in WITHOUT_PYTORCH else module_name
+            importlib.import_module(room).configure(command)
     args = parser.parse_args(argv)
     return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from dinat_ref.command import CommandError, whole_file
 from dinat_ref.interop import natten_startup
-from dinat_ref.interop.natten import is_natten_installed
 from dinat_ref.interop.natten_startup import RUN_NAME, VARIABLE
 from dinat_ref.interop.natten_surface import find_release
 
@@ -96,6 +95,8 @@ def prepare(version: str, environment: Mapping[str, str]) -> dict[str, str]:
         find_release(version)
     except ValueError as error:
         raise CommandError(str(error).replace("version", "--natten", 1)) from None
+    from dinat_ref.interop.natten import is_natten_installed  # needs PyTorch
+
     if is_natten_installed():
         raise CommandError("NATTEN is installed here, and would be used: uninstall it, or run plain python")
     return {**environment, **natten_startup.child_environment(version, environment)}

@@ -32,6 +32,7 @@ FLOORS = [
     {"parallel"},
     {"viz"},
     {"interop"},
+    {"options"},  # what commands take
     {"testing", "bench", "training", "tour", "tiles", "classify", "export", "run"},
     {"cli"},
     {"__main__"},

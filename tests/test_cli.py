@@ -212,6 +212,19 @@ def test_help_needs_no_pytorch(argv: list[str]) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, check=True)
 
 
+def test_choices_are_those_of_the_rooms() -> None:
+    """Options are known without PyTorch, and say the same as the code that needs it."""
+    from dinat_ref.analysis import kernel_tiles
+    from dinat_ref.options import tiles, train, verify
+    from dinat_ref.testing import kernel, registry
+    from dinat_ref.training import recipe
+
+    assert tiles.TILINGS == kernel_tiles.TILINGS
+    assert train.AUGMENTATIONS == recipe.AUGMENTATIONS
+    assert verify.LAYOUTS == kernel.LAYOUTS
+    assert tuple(registry.BUDGETS) == verify.BUDGETS
+
+
 def test_package_runs() -> None:
     command = [sys.executable, "-W", "error", "-m", "dinat_ref", "--version"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

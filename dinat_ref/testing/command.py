@@ -10,60 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from dinat_ref.command import CommandError, check_writable, whole_file
-from dinat_ref.testing.kernel import LAYOUTS, Kernel
+from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.ports import golden
 from dinat_ref.testing.ports.adapters import from_split
 from dinat_ref.testing.ports.foreign import from_arrays
 from dinat_ref.testing.ports.masks import from_mask_mod
 from dinat_ref.testing.ports.peers import PEERS
-from dinat_ref.testing.registry import BUDGETS, select
+from dinat_ref.testing.registry import select
 from dinat_ref.testing.report.html import as_html
 from dinat_ref.testing.report.results import Report
 from dinat_ref.testing.supports import Supports
 from dinat_ref.testing.verify import verify
-
-EPILOG = """\
-TARGET is MODULE:CALLABLE with the argument names of NATTEN 0.21, or the name of a peer: natten, natten-mps,
-attention-gym. In M:F, {n} stands for the number of axes: natten.functional:na{n}d_qk.
-
---supports takes words that are separated by commas: no-NAME or NAME for a feature, NAME=VALUE+VALUE for a list.
-Features: even stride dilation causal scale per_axis rpb lse gqa extra_keys head_dim_v backward double_backward
-strided empty_batch autocast compile vmap errors nan_outside causal_rows; lists: ndim, dtypes, head_dims; numbers:
-min_layout, max_tokens.
-
-examples:
-  dinat-ref verify dinat_ref:na2d --supports ndim=2
-  dinat-ref verify my_package.kernels:na2d --supports ndim=2,no-stride,dtypes=float32+bfloat16 --report report.html
-  dinat-ref verify natten
-  dinat-ref verify --qk natten.functional:na{n}d_qk --av natten.functional:na{n}d_av --supports ndim=1+2,no-stride
-  dinat-ref verify --mask-mod my_masks:factory --supports ndim=2,no-causal
-  dinat-ref verify my_jax:na1d --arrays jax.numpy:from_dlpack --supports ndim=1,no-backward
-  dinat-ref verify --export golden            then write your answers into golden/outputs
-  dinat-ref verify --check golden
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``dinat-ref verify``."""
-    parser.epilog = EPILOG
-    parser.add_argument("target", nargs="?", metavar="TARGET", help="MODULE:CALLABLE, or the name of a peer")
-    parser.add_argument("--supports", default="", metavar="WORDS", help="what the kernel takes, see below")
-    parser.add_argument("--layout", choices=LAYOUTS, default="heads_last", help="where its heads are")
-    parser.add_argument("--device", default="cpu", help="where to run it (default cpu)")
-    parser.add_argument("--budget", choices=tuple(BUDGETS), default="quick", help="how thorough (default quick)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random problems (default 0)")
-    parser.add_argument("--seconds", type=float, help="about how long it may take (default by budget: 120, 600, 1800)")
-    parser.add_argument("--only", default="", metavar="IDS", help="ids of checks, or their beginnings, by commas")
-    parser.add_argument("--expect", action="append", default=[], metavar="ID=REASON", help="a check known to fail")
-    parser.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json or FILE.html")
-    parser.add_argument("--qk", metavar="M:F", help="heads-first scores (with --av instead of TARGET)")
-    parser.add_argument("--av", metavar="M:F", help="heads-first weighted sum")
-    parser.add_argument("--legacy", action="store_true", help="--qk takes (query, key, rpb, kernel_size, dilation)")
-    parser.add_argument("--mask-mod", metavar="M:F", help="F(layout, kernel_size=...) gives a FlexAttention mask_mod")
-    parser.add_argument("--arrays", metavar="numpy|M:F", help="TARGET takes NumPy arrays, or what from_dlpack F makes")
-    parser.add_argument("--export", metavar="DIR", help="write golden vectors")
-    parser.add_argument("--check", metavar="DIR", help="compare the answers in DIR/outputs with golden vectors")
-    parser.add_argument("--list", action="store_true", help="list the checks")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,6 +55,7 @@ def verify_target(args: argparse.Namespace) -> Report:
     Raises:
         CommandError: the arguments do not go together, or the kernel is not there.
     Example:
+        >>> from dinat_ref.options.verify import configure
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
         >>> verify_target(parser.parse_args(["dinat_ref:na2d", "--supports", "ndim=2", "--only", "W02"])).passed
@@ -142,6 +100,7 @@ def read_target(args: argparse.Namespace) -> Kernel:
     Raises:
         CommandError: the target is not there.
     Example:
+        >>> from dinat_ref.options.verify import configure
         >>> parser = argparse.ArgumentParser()
         >>> configure(parser)
         >>> read_target(parser.parse_args(["dinat_ref:na2d", "--supports", "ndim=2"])).supports.ndim

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
+from dinat_ref.analysis.recording.axis_scene import AxisScene
 from dinat_ref.analysis.recording.fold import folded
 from dinat_ref.analysis.recording.recorder import Step
 from dinat_ref.analysis.recording.run import Recording
-from dinat_ref.analysis.recording.scene import AxisScene, Scene, scenes
+from dinat_ref.analysis.recording.scene import Scene, scenes
 from dinat_ref.viz.grid import set_view
 from dinat_ref.viz.step.text import brief
 from dinat_ref.viz.theme import ACCENT, GRID, GROUP, INK, KEY, QUERY, TOKEN, WEIGHTS, housed
@@ -49,7 +50,8 @@ def stages(recording: Recording, query: int, names: Collection[str]) -> list[Sta
     for step, scene, is_hidden in zip(recording.steps, seen, folded(recording, seen), strict=True):
         ends = step.event == "return" and step.function == "window" and "return" in names
         binds = step.event != "call" and not set(names).isdisjoint(step.changed)
-        if scene.query == query and not is_hidden and (ends or binds):
+        asked_for = scene.token if isinstance(scene, AxisScene) and recording.formulation != "window" else scene.query
+        if asked_for == query and not is_hidden and (ends or binds):
             found.append(Stage(step, scene))
     return found
 
