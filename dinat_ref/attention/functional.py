@@ -8,7 +8,7 @@ Tensors are heads-last, [batch, *layout, heads, head_dim]. ``impl`` names a form
     | "gather" | explicit index table                | K times key and value         | to read                        |
     | "unfold" | sliding windows of dilation groups  | K times a dilation group      | to read                        |
     | "masked" | dense mask                          | N x N mask, or scores a head  | for tiny problems              |
-    | "tiled"  | tiles of queries, slabs of keys     | chunks of 4 MB                | for everything else            |
+    | "tiled"  | tiles of queries, slabs of keys     | chunks of 4 MB on a CPU       | for everything else            |
     | "auto"   | "masked" up to 131,072 scores in all (B H N^2), up to 4,194,304 where every window is the whole      |
     |          | layout; else "tiled"; "gather" inside torch.jit.trace                                                |
 

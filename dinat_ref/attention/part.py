@@ -68,6 +68,13 @@ def neighborhood_attention_part(
         tensor([4., 5.])
         >>> Neighborhood((9,), kernel_size=3).reach([range(4, 6)])
         (range(3, 7),)
+
+        A causal sequence that grows: the newest token asks alone, with the keys and values kept from before.
+
+        >>> newest, cache = x[:, 6:7], x[:, 4:7]
+        >>> box = {"layout": (9,), "query_start": 6, "key_start": 4}
+        >>> neighborhood_attention_part(0 * newest, cache, cache, kernel_size=3, is_causal=True, **box).flatten()
+        tensor([5.])
     """
     neighborhood = Neighborhood(tuple(layout), kernel_size, stride, dilation, is_causal)
     query_layout, key_layout = check_layout(query, neighborhood.ndim), check_layout(key, neighborhood.ndim, "key")
