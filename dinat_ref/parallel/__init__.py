@@ -14,6 +14,10 @@
 | walk      | the way through a NAT or DiNAT, step by step                                             |
 | model     | ``shard_model``: NAT and DiNAT on images whose rows are split, training included         |
 | rowfile   | a map in a .npy file, of which a few rows at a time are in memory                        |
-| stream    | a layer or a backbone on such a map, one band after the other                            |
+| bands     | a run of steps over maps in files, and how far it has come                               |
+| stream    | ``stream``: a layer or a backbone on such a map, one band after the other                |
 | demo      | a photo denoised across processes                                                        |
+| benchmark | the ways against each other on two processes                                             |
+
+Nothing is imported here, for the plan needs no torch.
 """

@@ -88,9 +88,7 @@ def checked_call(
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``; heads that cannot be split.
     """
-    whole = {name: _whole(name, tensor, split.axes, shards) for name, tensor in tensors.items()}
-    neighborhood = Neighborhood(tuple(whole["query"].shape[1:-2]), **where)
-    prepare(neighborhood=neighborhood, **whole)
+    neighborhood = check_whole(tensors, split.axes, shards, where)
     query, key, value = (tensors[name] for name in ("query", "key", "value"))
     heads_kv, group_size, stages = key.shape[-2], query.shape[-2] // key.shape[-2], []
     how = options["how"]
@@ -105,6 +103,20 @@ def checked_call(
         heads_kv = min(share_heads(heads_kv, len(sizes))) if way == "heads" else heads_kv
     shared = {name: tensor for name, tensor in tensors.items() if name not in BY_TOKENS}
     return Call(neighborhood, stages, group_size, shared, options["return_lse"])
+
+
+def check_whole(
+    tensors: dict[str, Any], axes: tuple[int, ...], shards: list[tuple[int, ...]], where: dict[str, Any]
+) -> Neighborhood:
+    """Check tensors of which each rank has a shard as one process would the whole of them.
+
+    Raises:
+        TypeError, ValueError: as ``neighborhood_attention``.
+    """
+    whole = {name: _whole(name, tensor, axes, shards) for name, tensor in tensors.items()}
+    neighborhood = Neighborhood(check_layout(whole["query"]), **where)
+    prepare(neighborhood=neighborhood, **whole)
+    return neighborhood
 
 
 def _whole(name: str, value: Any, axes: tuple[int, ...], shards: list[tuple[int, ...]]) -> Any:

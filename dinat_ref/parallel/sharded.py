@@ -20,9 +20,12 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from dinat_ref.parallel.checked import BY_TOKENS, Split, checked_call, facts_of, shards_of
+from dinat_ref.attention import neighborhood_attention_part
+from dinat_ref.parallel.checked import BY_TOKENS, Split, check_whole, checked_call, facts_of, shards_of
 from dinat_ref.parallel.exchange import replicate
 from dinat_ref.parallel.header import agree
+from dinat_ref.parallel.plan import Plan, even_split
+from dinat_ref.window import check_integer
 
 
 def neighborhood_attention_sharded(
@@ -43,6 +46,7 @@ def neighborhood_attention_sharded(
     mesh: DeviceMesh | None = None,
     axis: int | Sequence[int] = 0,
     how: str = "auto",
+    shards: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Neighborhood attention over tokens that are split over the ranks of a mesh, all of which call it.
 
@@ -61,6 +65,8 @@ def neighborhood_attention_sharded(
             say it by ``Shard(axis + 1)``; mesh dimensions that do not split tokens may split the batch.
         how: "halo", "heads" or "auto", which takes the way that brings the busiest rank fewer bytes, axis by axis.
             Why is logged ("dinat_ref.parallel", INFO) and told by ``choose_way``.
+            "stream" needs no mesh: one process computes one shard of ``axis`` after the other.
+        shards: how many for "stream"; a file that is mapped into memory is read as far as each needs it.
         Others as ``neighborhood_attention``.
     Raises:
         TypeError, ValueError: as ``neighborhood_attention``, on every rank; the ranks disagree about any argument.
@@ -80,7 +86,9 @@ def neighborhood_attention_sharded(
     tensors = {"query": query, "key": key, "value": value, "key_mask": key_mask, **shared}
     where = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "is_causal": is_causal}
     options = {"how": how, "return_lse": return_lse}
-    if isinstance(query, DTensor):
+    if how == "stream" or shards is not None:
+        found = _in_turn(tensors, where, axis, shards, mesh, options)
+    elif isinstance(query, DTensor):
         found = _on_dtensors(tensors, where, options)
     elif isinstance(mesh, DeviceMesh):
         axes = (axis,) if isinstance(axis, int) else tuple(axis)
@@ -90,6 +98,32 @@ def neighborhood_attention_sharded(
         raise TypeError(f"mesh must be a DeviceMesh where query is no DTensor, got {mesh!r}")
     output, *lse = found
     return (output, lse[0]) if lse else output
+
+
+def _in_turn(
+    tensors: dict[str, Any], where: dict[str, Any], axis: Any, shards: Any, mesh: Any, options: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """Compute one shard after the other, in one process that has them all."""
+    if options["how"] != "stream" or mesh is not None or shards is None:
+        raise ValueError(f"shards go with how='stream', and no mesh, got {shards!r}, {options['how']!r} and {mesh!r}")
+    neighborhood = check_whole(tensors, (), [], where)
+    if check_integer("shards", shards) < 1 or check_integer("axis", axis) not in range(neighborhood.ndim):
+        limits = f"shards at least 1, and axis one in 0 .. {neighborhood.ndim - 1}"
+        raise ValueError(f"{limits}, got {shards} and {axis}")
+    plan = Plan(even_split(neighborhood.layout[axis], shards), *neighborhood.axes[axis][1:])
+    whole, found = neighborhood.part(), []
+    for shard in filter(None, plan.shards):
+        box = [*whole[:axis], shard, *whole[axis + 1 :]]
+        reach = neighborhood.reach(box)
+        rows = {"query": shard, "key": reach[axis], "value": reach[axis], "key_mask": reach[axis]}
+        at_hand = {name: tensor for name, tensor in tensors.items() if name in rows and tensor is not None}
+        near = {name: x.narrow(1 + axis, rows[name].start, len(rows[name])) for name, x in at_hand.items()}
+        starts = {"query_start": [queries.start for queries in box]}
+        starts["key_start"] = [keys.start if number == axis else 0 for number, keys in enumerate(reach)]
+        place: dict[str, Any] = {"layout": neighborhood.layout, **starts, "return_lse": options["return_lse"]}
+        part = neighborhood_attention_part(**{**tensors, **near}, **where, **place)
+        found.append(part if isinstance(part, tuple) else (part,))
+    return tuple(torch.cat(pieces, 1 + axis) for pieces in zip(*found, strict=True))
 
 
 def _on_dtensors(tensors: dict[str, Any], where: dict[str, Any], options: dict[str, Any]) -> tuple[Tensor, ...]:

@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.testing import assert_close
 
 from dinat_ref import neighborhood_attention
+from dinat_ref.parallel import exchange as exchange_module
+from dinat_ref.parallel import held as held_module
 from dinat_ref.parallel.exchange import count_traffic
 from dinat_ref.parallel.plan import Plan, even_split, received_bytes, share_heads
 from dinat_ref.parallel.sharded import neighborhood_attention_sharded
@@ -159,6 +161,66 @@ def test_as_many_bytes_travel_as_planned(ranks: Ranks, how: str, sizes: tuple[in
         assert max(received) == lines * planned["halo"]
     else:
         assert lines * (planned["heads"] + min(lse)) <= max(received) <= lines * (planned["heads"] + max(lse))
+
+
+@given(problems(), st.integers(1, 9), st.data())
+def test_one_process_computes_shards_in_turn(problem: Problem, shards: int, data: st.DataObject) -> None:
+    axis = data.draw(st.integers(0, len(problem.layout) - 1))
+    split = Split((), (), masked=data.draw(st.sampled_from([None, 0.3])))
+    tensors = problem.tensors(requires_grad=True)
+    mask = {} if split.masked is None else {"key_mask": drawn_mask(problem, split.masked)}
+    options: dict[str, Any] = {"axis": axis, "how": "stream", "shards": shards, "return_lse": True, **mask}
+    results = neighborhood_attention_sharded(**tensors, **problem.where, scale=problem.scale, **options)
+    found = derived(results, tensors, list(upstream(problem)))
+    for name, expected in whole(problem, split).items():
+        assert_close(found[name], expected, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"how": "stream"}, "shards go with how='stream', and no mesh, got None, 'stream' and None"),
+        ({"shards": 2}, "shards go with how='stream', and no mesh, got 2, 'auto' and None"),
+        ({"how": "stream", "shards": 0}, r"shards at least 1, and axis one in 0 \.\. 1, got 0 and 0"),
+        ({"how": "stream", "shards": 2, "axis": 2}, r"axis one in 0 \.\. 1, got 2 and 2"),
+    ],
+)
+def test_a_stream_is_cut_into_shards(options: dict, message: str) -> None:
+    x = torch.zeros(1, 4, 5, 1, 2)
+    with pytest.raises(ValueError, match=message):
+        neighborhood_attention_sharded(x, x, x, 3, **options)
+
+
+def forgetful(problem: Problem, split: Split, what: str) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Ranks that make a mistake."""
+    with pytest.MonkeyPatch.context() as patch:
+        if what == "gradients stay abroad":
+            away = exchange_module._AllToAll.backward
+            patch.setattr(exchange_module._AllToAll, "backward", lambda *args: (0 * away(*args)[0], None))
+        elif what == "sums are own":
+            patch.setattr(exchange_module._Sum, "forward", lambda ctx, groups, *tensors: tensors)
+        elif what == "keys are shifted":
+            wait = held_module.HaloExchange.wait
+            patch.setattr(held_module.HaloExchange, "wait", lambda self: rolled(wait(self)))
+        return attend(problem, split)
+
+
+def rolled(held: held_module.Held) -> held_module.Held:
+    """What was received, a token too far."""
+    pieces = [[tensor.roll(1, held.dim) for tensor in tensors] for tensors in held.pieces]
+    return held_module.Held(held.dim, held.positions, pieces)
+
+
+@pytest.mark.parametrize("what", ["nothing", "gradients stay abroad", "sums are own", "keys are shifted"])
+def test_mistakes_are_noticed(ranks: Ranks, what: str) -> None:
+    """The check of these tests rejects exchanges that go wrong."""
+    split = Split((0,), ((9, 4, 0, 11),))
+    answers = ranks.run(forgetful, WIDE, split, what)
+    if what == "nothing":
+        check(WIDE, split, answers)
+    else:
+        with pytest.raises(AssertionError):
+            check(WIDE, split, answers)
 
 
 def golden(case: int) -> None:

@@ -1,6 +1,7 @@
 """Maps in files, band by band, equal the whole; interrupted runs go on; bad files are refused."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.testing import assert_close
 from dinat_ref import NeighborhoodAttention2D
 from dinat_ref.models import DinatBackbone, DinatConfig
 from dinat_ref.models.dinat import DiNAT
-from dinat_ref.parallel import stream as stream_module
+from dinat_ref.parallel import bands as bands_module
 from dinat_ref.parallel.rowfile import RowFile, create, spool
 from dinat_ref.parallel.stream import stream
 
@@ -41,14 +42,14 @@ def bands_of(module: Any, source: np.ndarray, folder: Path, memory: int) -> tupl
     """Stream it; what comes out, and the number of bands that it took."""
     np.save(folder / "source.npy", source)
     counted: list[int] = []
-    note = stream_module.Streaming._note
+    note = bands_module.Streaming._note
 
     def counting(self: Any, steps: int, bands: int) -> None:
         counted.append(bands)
         note(self, steps, bands)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_module.Streaming, "_note", counting)
+        patch.setattr(bands_module.Streaming, "_note", counting)
         paths = stream(module, folder / "source.npy", folder / "out.npy", memory=memory)
     assert not list(folder.glob(".*")), "nothing is left behind"
     return [np.load(path) for path in paths], sum(band > 0 for band in counted)
@@ -93,7 +94,7 @@ def test_a_backbone_in_bands_is_the_backbone(changes: dict, rows: int, tmp_path:
 def test_an_interrupted_run_goes_on_at_its_band(stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, source = a_backbone(), a_map(75, 53, 3)
     whole, count = bands_of(model, source, tmp_path, SMALL)
-    note, made = stream_module.Streaming._note, []
+    note, made = bands_module.Streaming._note, []
 
     def stopping(self: Any, steps: int, bands: int) -> None:
         note(self, steps, bands)
@@ -102,13 +103,13 @@ def test_an_interrupted_run_goes_on_at_its_band(stop_at: int, tmp_path: Path, mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream_module.Streaming, "_note", stopping)
+        patch.setattr(bands_module.Streaming, "_note", stopping)
         with pytest.raises(KeyboardInterrupt):
             stream(model, tmp_path / "source.npy", tmp_path / "again", memory=SMALL)
     assert not list((tmp_path / "again").glob("*.npy")), "nothing half-written"
     made.clear()
     stop_at = -1
-    monkeypatch.setattr(stream_module.Streaming, "_note", stopping)
+    monkeypatch.setattr(bands_module.Streaming, "_note", stopping)
     paths = stream(model, tmp_path / "source.npy", tmp_path / "again", memory=SMALL)
     assert [path.name for path in paths] == [f"{stage}.npy" for stage in STAGES]
     for path, expected in zip(paths, whole, strict=True):
@@ -128,7 +129,7 @@ def test_another_run_does_not_go_on_with_it(tmp_path: Path, monkeypatch: pytest.
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream_module, "show_progress", stop)
+        patch.setattr(bands_module, "show_progress", stop)
         with pytest.raises(KeyboardInterrupt):
             stream(layer, tmp_path / "source.npy", tmp_path / "out.npy", memory=80_000)
     with torch.no_grad():
@@ -156,7 +157,8 @@ def test_any_source_of_rows_will_do(tmp_path: Path) -> None:
 
 def test_the_progress_line_counts_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(stream_module, "show_progress", lines.append)
+    for module in (bands_module, sys.modules["dinat_ref.parallel.stream"]):
+        monkeypatch.setattr(module, "show_progress", lines.append)
     np.save(tmp_path / "source.npy", a_map(26, 9, 8))
     stream(a_layer(kernel_size=3), tmp_path / "source.npy", tmp_path / "out.npy", memory=80_000)
     assert lines[0].startswith("step 1: 0 of ")
