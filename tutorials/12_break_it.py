@@ -221,7 +221,8 @@ assert len(CORPUS) > 50
 #
 # ```python
 # query, key, value = torch.randn(3, 2, 128, 4, 32, generator=torch.Generator().manual_seed(0))
-# difference = (broken["no_right_edge"](query, key, value, 7) - na1d(query, key, value, 7)).abs()
+# kernel = broken["no_right_edge"]
+# difference = (kernel(query, key, value, 7) - na1d(query, key, value, 7)).abs()
 # assert difference.mean() < 0.05 < difference.max()
 # assert difference.amax((0, 2, 3)).argmax() == 127
 # ```

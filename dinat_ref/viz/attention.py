@@ -60,7 +60,7 @@ def draw_attention(
 ) -> Axes:
     """Draw one query's attention weights over the photo, with the query and the outline of its window.
 
-    Weights are told as multiples of 1/K, what each of the K keys would get if all counted the same: 1 is indifference.
+    Weights are told as multiples of 1/K, what each of the K keys would get if all counted the same: 1 is a fair share.
     The drawing is zoomed in on the window unless a view is given.
 
     Shapes:
