@@ -32,14 +32,24 @@ def bits(what: str, got: torch.Tensor, wanted: torch.Tensor) -> None:
         raise Wrong(f"{what} differs in {int(differ.sum())} of {differ.numel()} numbers")
 
 
-@check("D01-output-dtype", enumerate=each_dtype)
+def each_dtype_in_every_way(supports: Supports, budget: str) -> Iterator[Problem]:
+    """Those, and each with more arguments, which may widen what comes out."""
+    for problem in each_dtype(supports, budget):
+        for more in ({}, {"extra_keys": 2}, {"rpb": True}, {"scale": 0.5}, {"heads_kv": 1}):
+            if supports.takes(problem.but(**more)):
+                yield problem.but(**more)
+
+
+@check("D01-output-dtype", enumerate=each_dtype_in_every_way)
 def output_dtype(kernel: Kernel, problem: Problem) -> None:
     """The output has the query's dtype and device."""
     inputs = problem.inputs(kernel.device)
-    output = run(kernel, problem, inputs)
-    if output.dtype != inputs.query.dtype or output.device.type != inputs.query.device.type:
-        want = f"{inputs.query.dtype} on {inputs.query.device}"
-        raise Wrong(f"the output must be {want}, as the query is, got {output.dtype} on {output.device}")
+    want = f"{inputs.query.dtype} on {inputs.query.device}"
+    for return_lse in {False, kernel.supports.lse}:
+        with torch.no_grad():
+            output, _ = kernel.attend(problem, inputs, return_lse)
+        if output.dtype != inputs.query.dtype or output.device.type != inputs.query.device.type:
+            raise Wrong(f"the output must be {want}, as the query is, got {output.dtype} on {output.device}")
 
 
 @check("D02-strided-inputs", Wish(strided=True, rpb=False))

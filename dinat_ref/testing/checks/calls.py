@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,9 @@ from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import check
 from dinat_ref.testing.supports import Supports
 
-ORDER = (
-    "kernel_size",
-    "stride",
-    "dilation",
-    "is_causal",
-    "scale",
-)  # behind query, key and value, as NATTEN >= 0.20 has them
+EXTRA = ("additional_keys", "additional_values")
+ORDER = ("kernel_size", "stride", "dilation", "is_causal", "scale", *EXTRA)  # behind the tensors, as in NATTEN >= 0.20
+NOTHING = {"scale": None, "return_lse": False, "rpb": None, **dict.fromkeys(EXTRA)}  # what may be said by not saying it
 
 
 def one_left_out(supports: Supports, budget: str) -> Iterator[Problem]:
@@ -40,25 +36,47 @@ def one_left_out(supports: Supports, budget: str) -> Iterator[Problem]:
                 yield problem
 
 
-def called(kernel: Kernel, by_position: Sequence[str], left_out: Sequence[str]) -> Kernel:
-    """The kernel, with some arguments given by position and others not at all."""
+def called(
+    kernel: Kernel, by_position: Sequence[str], left_out: Sequence[str], said: dict[str, Any] | None = None
+) -> Kernel:
+    """The kernel, with some arguments given by position, others not at all, and some said beside."""
 
     def function(*tensors: torch.Tensor, **named: Any) -> Any:
         values = [named.pop(name) for name in by_position]
-        return kernel.function(*tensors, *values, **{n: value for n, value in named.items() if n not in left_out})
+        return kernel.function(
+            *tensors, *values, **{n: v for n, v in ((said or {}) | named).items() if n not in left_out}
+        )
 
     return replace(kernel, function=function, cache={})
 
 
 @check("D11-defaults", enumerate=one_left_out)
 def defaults(kernel: Kernel, problem: Problem) -> float:
-    """An argument left out has its usual value: stride 1, dilation 1, no causality, head_dim ** -0.5, no lse."""
+    """An argument left out has its usual value, as has one of None: stride 1, dilation 1, head_dim ** -0.5, no lse."""
     usual = {"stride": (1,), "dilation": (1,), "is_causal": (False,)}
     left_out = [name for name, value in usual.items() if getattr(problem, name) == value * problem.ndim]
     left_out = [name for name in left_out if not required(kernel.function, name)]
     inputs, what = problem.inputs(kernel.device), ", ".join(left_out or ["scale"])
-    output = run(called(kernel, (), left_out), problem, inputs)
-    return Yardstick(problem, inputs).output_is(output, f"with {what} left out, the output")
+    ruler = Yardstick(problem, inputs)
+    worst = ruler.output_is(run(called(kernel, (), left_out), problem, inputs), f"with {what} left out, the output")
+    said = {name: value for name, value in NOTHING.items() if name in parameters(kernel.function)}
+    said = {name: value for name, value in said.items() if name != "scale" or problem.scale is None}
+    output = run(called(kernel, (), (), said), problem, inputs)
+    words = ", ".join(f"{name}={value}" for name, value in said.items())
+    return max(worst, ruler.output_is(output, f"with {words} said, the output"))
+
+
+def parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters that a signature names; none of a built-in, which does not say.
+
+    Example:
+        >>> list(parameters(lambda query, key, value, kernel_size, **others: None))
+        ['query', 'key', 'value', 'kernel_size', 'others']
+    """
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def required(function: Any, name: str) -> bool:
@@ -68,17 +86,24 @@ def required(function: Any, name: str) -> bool:
         >>> required(lambda query, key, value, kernel_size, stride: None, "stride")
         True
     """
-    try:
-        parameter = inspect.signature(function).parameters.get(name)
-    except (TypeError, ValueError):  # a built-in does not say
-        return False
+    parameter = parameters(function).get(name)
     return parameter is not None and parameter.default is parameter.empty
 
 
-@check("D12-by-position", enumerate=one_left_out)
+def none_left_out(supports: Supports, budget: str) -> Iterator[Problem]:
+    """Those, and one with all arguments; additional keys stand behind the scale, if there is one."""
+    for problem in one_left_out(supports, budget):
+        yield problem
+        full = problem.but(stride=2 if supports.stride else 1, extra_keys=3)
+        if problem.scale is not None and max(problem.stride) == 1 and supports.takes(full):
+            yield full
+
+
+@check("D12-by-position", enumerate=none_left_out)
 def by_position(kernel: Kernel, problem: Problem) -> float:
     """Arguments given by position mean what they mean by name, in NATTEN's order."""
-    names = positions(kernel.function, [name for name in ORDER if name in kernel.arguments(problem)])
+    given = {*kernel.arguments(problem), *(EXTRA if problem.extra_keys else ())}
+    names = positions(kernel.function, [name for name in ORDER if name in given])
     if not names:
         raise Moot("the kernel takes its arguments by name only")
     inputs = problem.inputs(kernel.device)
@@ -98,10 +123,7 @@ def positions(function: Any, names: list[str]) -> list[str]:
         >>> positions(kernel, ["stride"])
         []
     """
-    try:
-        found = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a built-in does not say
-        return []
+    found = list(parameters(function).values())
     by_name = [parameter.name for parameter in found if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     anything = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in found)
     undeclared = [name for name in by_name if name in ORDER and name not in names]

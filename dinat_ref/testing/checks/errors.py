@@ -211,11 +211,12 @@ def other_batch(problem: Problem, supports: Supports) -> Iterator[Violation]:
         yield changed(problem, names, "a batch of 2", lambda t: torch.cat([t] * 2), batch=1)
 
 
-@must_raise("E12-head-dim", "a key with another head_dim")
+@must_raise("E12-head-dim", "a key with another head_dim than the query")
 def other_head_dim(problem: Problem, supports: Supports) -> Iterator[Violation]:
     """Twice as many numbers, half as many, and one, which broadcasts."""
     for size in {2 * problem.head_dim, problem.head_dim // 2, 1} - {problem.head_dim, 0}:
-        yield changed(problem, ["key"], f"a head_dim of {size}", partial(of_width, size))
+        for name in ("key", "query"):
+            yield changed(problem, [name], f"a head_dim of {size}", partial(of_width, size))
 
 
 @must_raise("E13-heads", "a value with other heads than the key")

@@ -83,7 +83,7 @@ def blind_gradients(
     return output.detach(), {name: grad for name, grad in gradients.items() if grad.numel()}
 
 
-KINDS = ("large", "equal", "low", "tiny", "apart")
+KINDS = ("large", "equal", "low", "tiny", "apart", "of a large query and a small key")
 
 
 def score_kinds(supports: Supports, budget: str) -> Iterator[Problem]:
@@ -112,6 +112,7 @@ def with_scores(problem: Problem, inputs: Inputs) -> Inputs:
         "low": (torch.full_like(whole, top), torch.full_like(whole, -top)),
         "tiny": (torch.full_like(whole, torch.finfo(problem.dtype).tiny), whole * 2.0**-6),
         "apart": (torch.full_like(whole, top), torch.where(whole > 0, top, whole * 2.0)),
+        "of a large query and a small key": (torch.full_like(whole, 2.0**14), whole * 2.0**-14),
     }[KINDS[problem.seed]]
     query[..., :1], key[..., :1] = first[..., : query.shape[-2], :], other
     return inputs.but(query=query, key=key)

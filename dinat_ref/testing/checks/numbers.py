@@ -219,14 +219,19 @@ def large_scores(kernel: Kernel, problem: Problem) -> float:
 
 @check("N24-lse-dtype", Wish(rpb=False), needs=("lse",), effort=0.25)
 def lse_dtype(kernel: Kernel, problem: Problem) -> None:
-    """The lse is float32, and float64 for float64: whoever merges parts relies on it."""
+    """The lse is float32, and float64 for float64, and not by name alone: whoever merges parts relies on it."""
     for name in kernel.supports.dtypes:
         one = problem.but(dtype_name=name)
         wanted = torch.promote_types(one.dtype, torch.float32)
         with torch.no_grad():
             _, lse = kernel.attend(one, one.inputs(kernel.device), return_lse=True)
-        if lse is not None and lse.dtype != wanted:
+        assert lse is not None
+        if lse.dtype != wanted:
             raise Wrong(f"the lse of {one.dtype} must be {wanted}, got {lse.dtype}")
+        if one.dtype != wanted and lse.numel() >= 8 and bool((lse == lse.to(one.dtype)).all()):
+            raise Wrong(
+                f"the lse of {one.dtype} is {wanted} by name alone: all its numbers were rounded to {one.dtype}"
+            )
 
 
 LONG = {"quick": 4100, "full": 65600, "deep": 2**24 + 100}

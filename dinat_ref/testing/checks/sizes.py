@@ -23,7 +23,7 @@ SHAPES = (  # batch, heads and head dims: each limit of a tile is passed by two 
     "h9 e64 ev32 extra5",
     "h16 hkv2 e32 ev80 extra17",
     "b5 h2 e17 ev128 f64",
-    "h12 e256 ev64",
+    "h20 hkv10 e256 ev64",
     "h8 hkv1 e80 ev256 extra33",
     "b3 h10 hkv2 e128 ev48 extra9 f16",
     "h3 e160 ev129 bf16",
@@ -32,7 +32,12 @@ SHAPES = (  # batch, heads and head dims: each limit of a tile is passed by two 
 AXES = {  # layouts that pass one tile by one token, long windows, wide strides and dilations
     1: ("65 k13 s8", "129 k11 d8", "17 k5 s4 d3 causal", "80 k9 s5 d8 causal", "33 k7", "72 k12 s7 d5", "65 k3 d2"),
     2: ("17x9 k7x5", "9x33 k3x13 s3x8", "35x10 k5x3 d7x1", "6x65 k5x6 s1x6 d1x8 causal0x1", "65x5 k9x4 s4x3 d4x1"),
-    3: ("3x5x17 k3x2x7", "4x17x3 k1x7x3 s1x4x1 d3x2x1", "17x3x4 k9x3x2 s5x1x1 causal1x0x0", "2x4x33 k2x3x4 d1x1x8"),
+    3: (
+        "3x5x17 k3x2x7",
+        "4x17x3 k1x7x3 s1x4x1 d3x2x1",
+        "17x3x4 k9x3x2 s5x1x1 causal1x0x0",
+        "2x4x33 k2x3x4 d1x1x8 causal0x0x1",
+    ),
 }
 LONG = {  # for windows alone
     1: (
@@ -53,7 +58,7 @@ LONG = {  # for windows alone
         "17x9 k13x7 s6x5",
         "33x4 k6x3 s6x2 d5x1 causal1x0",
     ),
-    3: ("2x3x33 k2x2x9 s1x1x8", "17x2x3 k4x2x3 d4x1x1", "2x17x3 k1x13x2 causal0x1x0"),
+    3: ("2x3x33 k2x2x9 s1x1x8", "3x2x33 k2x1x5 causal0x0x1", "17x2x3 k4x2x3 d4x1x1", "2x17x3 k1x13x2 causal0x1x0"),
 }
 MORE = ("257 k13", "200 k16 s16", "255 k7 d31", "160 k13 s7 d12 causal", "131 k64", "300 k5 s5 d60")  # beyond quick
 
