@@ -38,6 +38,7 @@ class Check:
         enumerate: the problems, all of them.
         needs: names of Supports that must be declared.
         effort: how many times the usual number of problems.
+        shrinks: a failing problem may be reduced: not where an enumeration has the smallest ones first.
     Example:
         >>> CHECKS["W02-own-query"].title
         'every query attends itself'
@@ -50,6 +51,7 @@ class Check:
     enumerate: Enumerate | None = None
     needs: tuple[str, ...] = ()
     effort: float = 1.0
+    shrinks: bool = True
 
     def skips(self, kernel: Kernel) -> str | None:
         """Why the check does not apply to a kernel, or None when it does."""
@@ -86,6 +88,7 @@ def check(
     enumerate: Enumerate | None = None,
     needs: tuple[str, ...] = (),
     effort: float = 1.0,
+    shrinks: bool | None = None,
 ) -> Callable[[Examine], Examine]:
     """Enter a function into the registry; its docstring is the title.
 
@@ -105,7 +108,8 @@ def check(
         if id in CHECKS:
             raise ValueError(f"a check named {id} exists already")
         title = (examine.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        CHECKS[id] = Check(id, title[:1].lower() + title[1:], examine, wish, enumerate, needs, effort)
+        reduced = enumerate is None if shrinks is None else shrinks
+        CHECKS[id] = Check(id, title[:1].lower() + title[1:], examine, wish, enumerate, needs, effort, reduced)
         return examine
 
     return enter

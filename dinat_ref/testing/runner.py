@@ -14,13 +14,14 @@ from dinat_ref.testing.isolate import PATIENCE
 from dinat_ref.testing.kernel import Kernel, Moot, Wrong
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.registry import Check
-from dinat_ref.testing.report.description import which_problems
+from dinat_ref.testing.report.description import what_it_takes, which_problems
 from dinat_ref.testing.report.picture import draw_windows
 from dinat_ref.testing.report.results import Result
 from dinat_ref.testing.shrink import shrink
 
 EVIDENCE = {1, 2, 3, 4, 5, 8, 13, 21, 34, 55, 89, 144, 233}  # of each outcome, the problems kept for the diagnosis
 SHRINK_SECONDS = 2.0
+FEW = 3  # failing problems, of which nothing is said in common
 COMPILING = 300.0  # seconds that a transform may take beside
 DEATHS = 4  # problems of one check that may end a process; those after the last are not posed
 
@@ -201,16 +202,19 @@ def reduce(kernel: Kernel, check: Check, result: Result, terms: Terms) -> Result
     Shapes:
         return: the result, which is changed
     """
-    if check.enumerate is not None or not result.problem or terms.deadly:
+    if not check.shrinks or not result.problem or terms.deadly:
         return result
     problem = Problem(result.problem)
     kind, until = result.message.partition(":")[0], time.perf_counter() + SHRINK_SECONDS
     found: dict[Problem, Exception] = {}
+    right: set[Problem] = set()
 
     def fails(candidate: Problem) -> bool:
         if time.perf_counter() > until or not kernel.supports.takes(candidate):
             return False
         again, _ = examine(kernel, check, candidate)
+        if again is None:
+            right.add(candidate)
         if again is None or isinstance(again, Moot) or cause(kernel, check.id, candidate, terms.causes):
             return False
         found[candidate] = again
@@ -221,4 +225,6 @@ def reduce(kernel: Kernel, check: Check, result: Result, terms: Terms) -> Result
     if smallest in found and smallest != problem:
         write_down(result, smallest, found[smallest])
         result.evidence[0].insert(0, smallest)
+    if check.enumerate is not None or result.failing < FEW:  # they differ in much: what they share may be chance
+        result.seen = what_it_takes(smallest, right)
     return result

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from dinat_ref.testing.causes import LSE, NUMBERS
+from dinat_ref.testing.causes import is_base
 from dinat_ref.testing.checks.behaviour import each_dtype
 from dinat_ref.testing.checks.enumeration import window_problems
 from dinat_ref.testing.checks.plain import plain_attention
@@ -112,7 +112,7 @@ class Session:
     def _remember(self, result: Result) -> None:
         """What a failed check of windows or of dtypes explains from now on."""
         chief = result.id if result.verdict == "failed" else next(iter(result.origins), None)
-        if chief is not None and (result.id[0] == "W" or result.id in (*NUMBERS.values(), LSE)):
+        if chief is not None and is_base(result.id):
             self.terms = replace(self.terms, causes={**self.terms.causes, result.id: chief})
         if result.id == SURVIVES and result.verdict == "failed":
             dead = tuple(sorted({problem.dtype_name for problem in result.evidence[0]}))

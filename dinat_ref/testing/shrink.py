@@ -28,11 +28,11 @@ def simpler(problem: Problem) -> Iterator[Problem]:
         for value in {least, getattr(problem, name) // 2, getattr(problem, name) - 1}:
             if least <= value < getattr(problem, name):
                 yield problem.but(**{name: value})
-    if problem.heads > 1:
-        if problem.heads_kv > 1:
-            yield problem.but(heads=problem.heads // problem.heads_kv, heads_kv=1)
-        if problem.heads > problem.heads_kv:
-            yield problem.but(heads=problem.heads_kv)
+    group = problem.heads // problem.heads_kv
+    for fewer in {1, problem.heads_kv // 2, problem.heads_kv - 1} - {0, problem.heads_kv}:
+        yield problem.but(heads=group * fewer, heads_kv=fewer)
+    for fewer in {1, group // 2, group - 1} - {0, group}:
+        yield problem.but(heads=problem.heads_kv * fewer)
     for name, usual in (("rpb", False), ("scale", None), ("strided", False), ("seed", 0)):
         if getattr(problem, name) != usual:
             yield problem.but(**{name: usual})

@@ -176,7 +176,7 @@ class Bench:
         if result.verdict == "failed" and not self.windows_read and id[0] != "E":
             self.windows_read = True
             for other in self.selected:
-                if other[0] == "W" and other >= "W11":
+                if other[0] == "W":
                     session.check(other)
             result = session.check(id, problems=problems)
         return result

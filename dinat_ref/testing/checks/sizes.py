@@ -139,13 +139,13 @@ def long_axes(supports: Supports, budget: str) -> Iterator[Problem]:
     return posed(lines(), supports)
 
 
-@check("W19-long-axes", enumerate=long_axes)
+@check("W19-long-axes", enumerate=long_axes, shrinks=True)
 def windows_of_long_axes(kernel: Kernel, problem: Problem) -> None:
     """Exact windows: layouts past one tile, windows up to 13, strides and dilations up to 9."""
     exact(kernel, problem)
 
 
-@check("N31-realistic-sizes", enumerate=realistic)
+@check("N31-realistic-sizes", enumerate=realistic, shrinks=True)
 def realistic_sizes(kernel: Kernel, problem: Problem) -> float:
     """Head dims up to 256, sixteen heads, batch 6, 33 additional keys, layouts past one tile: output and lse."""
     inputs = problem.inputs(kernel.device)
@@ -156,7 +156,7 @@ def realistic_sizes(kernel: Kernel, problem: Problem) -> float:
         return worst if lse is None else max(worst, ruler.lse_is(lse))
 
 
-@check("G16-realistic-sizes", enumerate=realistic, needs=BACKWARD)
+@check("G16-realistic-sizes", enumerate=realistic, needs=BACKWARD, shrinks=True)
 def realistic_gradients(kernel: Kernel, problem: Problem) -> float:
     """The gradients at those sizes, through output and lse."""
     names = ["query", "key", "value", "additional_keys", "additional_values"]

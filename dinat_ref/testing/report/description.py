@@ -3,7 +3,8 @@
 Only what holds for all problems that were kept is said: a feature that every failing problem has and no passing one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -82,6 +83,34 @@ def which_problems(failing: Sequence[Problem], passing: Sequence[Problem]) -> st
             return f"wrong up to {words} {max(map(size, failing))}"
     shared = [w for w, has in FEATURES.items() if all(map(has, failing)) and not all(map(has, passing))]
     return f"wrong only where {' and '.join(shared[:3])}, though not always there" if shared else ""
+
+
+def what_it_takes(problem: Problem, right: Collection[Problem]) -> str:
+    """The sizes of a failing problem that make it fail, since with any of them smaller the kernel is right.
+
+    Example:
+        >>> problem = Problem("1d 3 k1 d1 h1 e17 f32 seed0")
+        >>> what_it_takes(problem, {problem.but(head_dim=16), problem.but(head_dim=8)})
+        'it takes head_dim 17: with 16 it is right'
+    """
+    smaller: dict[str, tuple[int, Problem]] = {}
+    for name in ("batch", "head_dim", "head_dim_v", "extra_keys"):
+        value = getattr(problem, name)
+        if value > (name != "extra_keys"):
+            smaller[name] = value, problem.but(**{name: value - 1})
+    group = problem.heads // problem.heads_kv
+    if problem.heads_kv > 1:
+        fewer = problem.heads_kv - 1
+        smaller["heads_kv"] = problem.heads_kv, problem.but(heads=group * fewer, heads_kv=fewer)
+    if group > 1:
+        smaller["heads to each head of keys,"] = group, problem.but(heads=problem.heads_kv * (group - 1))
+    for name in ("layout", "kernel_size", "stride", "dilation"):
+        for axis, value in enumerate(getattr(problem, name)):
+            less = tuple(n - (place == axis) for place, n in enumerate(getattr(problem, name)))
+            with suppress(ValueError):
+                smaller[f"{name}" + f" on axis {axis}" * (problem.ndim > 1)] = value, problem.but(**{name: less})
+    needed = [f"{name} {value}: with {value - 1} it is right" for name, (value, one) in smaller.items() if one in right]
+    return f"it takes {', and '.join(needed)}" if needed else ""
 
 
 def in_words(kernel: Kernel, result: Result) -> str:

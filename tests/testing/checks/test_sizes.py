@@ -28,7 +28,8 @@ def test_every_limit_is_passed(supports, budget):
         windows = here + [problem for problem in long_axes(supports, budget) if problem.ndim == ndim]
         assert {17, 32, 64, 80, 128, 256} <= {problem.head_dim for problem in here}
         assert max(problem.head_dim_v for problem in here) == 256
-        assert max(problem.heads for problem in here) == 16
+        assert max(problem.heads for problem in here) == 20
+        assert max(problem.heads_kv for problem in here if problem.heads > problem.heads_kv or not supports.gqa) >= 10
         assert max(problem.batch for problem in here) == 6
         assert max(problem.heads // problem.heads_kv for problem in here) == (8 if supports.gqa else 1)
         assert max(problem.extra_keys for problem in here) == (33 if supports.extra_keys else 0)

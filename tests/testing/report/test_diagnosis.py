@@ -113,3 +113,41 @@ def test_the_same_mistake_is_one_of_the_same_size():
     assert same(mistaken, [torch.full((5,), 1.05e-3)], right)
     assert not same(mistaken, right, right)
     assert not same(mistaken, [torch.full((5,), 2e-3)], right)
+
+
+def grouped_heads_above_four(query, key, value, kernel_size, **arguments):
+    """Right up to four heads of keys, or without groups."""
+    value = value.flip(-2) if query.shape[-2] > key.shape[-2] > 4 else value
+    return na1d(query, key, value, kernel_size, **arguments)
+
+
+def narrow_numbers_above_sixteen(query, key, value, kernel_size, **arguments):
+    """Right up to a head_dim of 16."""
+    return na1d(query * (torch.arange(query.shape[-1]) < 16), key, value, kernel_size, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "problem", "words"),
+    [
+        (grouped_heads_above_four, "1d 1 k1 d1 h10 hkv5 e1 f32 seed0", "heads_kv 5: with 4 it is right"),
+        (narrow_numbers_above_sixteen, None, "it takes head_dim 17: with 16 it is right"),
+    ],
+)
+def test_a_bug_above_a_size_is_one_finding_with_that_size_in_it(kernel, problem, words):
+    report = check_kernel(kernel, supports=ONE, checks=["N01", "N31", "G01", "G16", "X04"])
+    assert [result.id for result in report.failures] == ["N31-realistic-sizes"]
+    result = report["N31-realistic-sizes"]
+    assert words in result.seen
+    assert problem in (None, result.problem)
+    assert "from N31-realistic-sizes" in report["G16-realistic-sizes"].reason
+
+
+def stride_of_six_at_most(query, key, value, kernel_size, stride=1, **arguments):
+    """Right up to a stride of 6."""
+    return na1d(query, key, value, kernel_size, min(stride[0], 6), **arguments)
+
+
+def test_a_comparison_of_windows_follows_from_the_law_that_says_more():
+    report = check_kernel(stride_of_six_at_most, supports=ONE, checks=["W"])
+    assert [result.id for result in report.failures] == ["W03-key-count", "W06-stride-group"]
+    assert "from W06-stride-group" in report["W14-stride"].reason
