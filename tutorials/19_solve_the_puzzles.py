@@ -337,3 +337,4 @@ print(check_window(window))
 #   from.
 # * Hassani et al., *Neighborhood Attention Transformer*, [arXiv:2204.07143](https://arxiv.org/abs/2204.07143), and its
 #   successors: what you have written.
+# * Next: [20, split a picture](20_split_a_picture.ipynb).
