@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinat_ref.testing.ports.sendable import sendable
+
 Function = Callable[..., Any]
 
 
+@sendable
 def by_axes(functions: Mapping[int, Function]) -> Function:
     """Make one kernel of a function for each number of axes, such as na1d, na2d and na3d.
 
@@ -37,6 +40,7 @@ def by_axes(functions: Mapping[int, Function]) -> Function:
     return kernel
 
 
+@sendable
 def from_split(
     qk: Function | Mapping[int, Function], av: Function | Mapping[int, Function], legacy: bool = False
 ) -> Function:

@@ -15,6 +15,8 @@ import torch.utils.dlpack
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dinat_ref.testing.ports.sendable import sendable
+
 Function = Callable[..., Any]
 Pull = Callable[[Sequence[Any]], Sequence[Any]]  # from gradients of the outputs to gradients of the inputs, in arrays
 
@@ -108,6 +110,7 @@ def exact_numpy(tensor: Tensor) -> Any:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
+@sendable
 def from_arrays(
     function: Function, to: Callable[[Tensor], Any] | None = None, backward: Function | None = None
 ) -> Function:

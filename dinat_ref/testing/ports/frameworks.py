@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from dinat_ref.testing.ports.foreign import Border, Function, Pull, across, exact_numpy, from_arrays
+from dinat_ref.testing.ports.sendable import sendable
 
 
+@sendable
 def from_jax(function: Function, *, jit: bool = True, vmap: bool = False) -> Function:
     """Make a kernel of a JAX function; gradients by jax.vjp.
 
@@ -84,6 +86,7 @@ def from_jax(function: Function, *, jit: bool = True, vmap: bool = False) -> Fun
     return kernel
 
 
+@sendable
 def from_mlx(function: Function) -> Function:
     """Make a kernel of an MLX function; gradients by mlx.core.vjp.
 
@@ -131,6 +134,7 @@ def from_mlx(function: Function) -> Function:
     return kernel
 
 
+@sendable
 def from_onnx(model: Callable[..., Any]) -> Function:
     """Make a kernel of ONNX models, run by onnxruntime: forward only.
 
@@ -186,6 +190,7 @@ def interpreting() -> bool:
     return type(triton.language.sum).__name__ == "InterpretedFunction"
 
 
+@sendable
 def from_triton(function: Function) -> Function:
     """Make a kernel of a function that launches Triton kernels, on a CPU by Triton's interpreter.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dinat_ref.testing.kernel import Kernel
+from dinat_ref.testing.ports.sendable import sendable
 from dinat_ref.testing.problem import Problem
 from dinat_ref.testing.supports import Supports
 
@@ -107,6 +108,7 @@ def from_flex(factory: Factory, supports: Supports | None = None, device: str = 
     return FlexKernel(_flex(factory), replace(declared, **lacking), device=device, sparse=6, factory=factory)
 
 
+@sendable
 def _flex(factory: Factory) -> Callable[..., Any]:
     """flex_attention with the arguments and the layouts of a kernel."""
 
