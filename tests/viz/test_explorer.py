@@ -224,13 +224,16 @@ def test_a_hostile_link_is_ignored(page: str, tmp_path: Path) -> None:
         "k=99&d=0-5-x&s=-1&layer=9&mode=evil&view=&token=999999,NaN&stop=-3",
         "d=" + "-".join(["8"] * 99),
         "%00=<b>",
+        "stop=8",
     ]
     answers = browse(page, probe("read", links), tmp_path)["answers"]
-    first = page_data(page)["stops"][0]["settings"]
+    stops = page_data(page)["stops"]
+    first, last = stops[0]["settings"], stops[-1]["settings"]
     assert {name: answers[2]["state"][name] for name in first} == first
     assert answers[0]["state"]["token"] == [11, first["token"][1]]
     assert answers[0]["state"]["d"] == first["d"]
     assert len(answers[1]["state"]["d"]) == 4
+    assert {name: answers[3]["state"][name] for name in last} == last  # a link to a stop needs no settings
 
 
 def test_the_page_is_one_file_without_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

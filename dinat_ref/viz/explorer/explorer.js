@@ -11,20 +11,21 @@ const integer = (text, low, high, otherwise) => {
 };
 const inside = token => token.map((i, axis) => Math.min(Math.max(i, 0), data.layout[axis] - 1));
 const among = (value, options, otherwise) => options.includes(value) ? value : otherwise;
-function read(words) {  // settings from a link; what is not legal in it counts for nothing
-  const first = data.stops[0].settings, d = (words.d || "").split("-").map(Number).filter(d => data.options.d.includes(d));
+function read(words) {  // settings from a link; what is missing, or not legal, is as at the stop of the tour
+  const first = data.stops[stop].settings, flag = name => among(words[name], ["0", "1"], String(first[name])) === "1" ? 1 : 0;
+  const d = (words.d || "").split("-").map(Number).filter(d => data.options.d.includes(d));
   const dilations = d.length ? d.slice(0, data.most_layers) : first.d;
   return {
     token: inside(first.token.map((i, axis) => integer((words.token || "").split(",")[axis], 0, N, i))),
     k: among(+words.k, data.options.k, first.k),
     d: dilations,
     s: among(+words.s, data.options.s, first.s),
-    c: +(words.c === "1"),
-    layer: integer(words.layer, 1, dilations.length, 1),
+    c: flag("c"),
+    layer: integer(words.layer, 1, dilations.length, Math.min(first.layer, dilations.length)),
     mode: among(words.mode, ["window", "inverse", "attention", "field"], first.mode),
     view: among(words.view, ["one", "side"], first.view),
-    bias: +(words.bias === "1"),
-    numbers: +(words.numbers === "1"),
+    bias: flag("bias"),
+    numbers: flag("numbers"),
   };
 }
 const written = settings => Object.fromEntries(Object.entries(settings).map(([name, value]) => [name, name === "d" ? value.join("-") : String(value)]));
@@ -112,6 +113,7 @@ $("tables").addEventListener("click", event => {
 });
 addEventListener("hashchange", recall);
 addEventListener("resize", show);
+$("panes").style.setProperty("--aspect", Y / X);
 photo.onload = () => show();
 recall();
 photo.src = data.photo;

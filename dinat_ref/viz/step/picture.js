@@ -90,6 +90,7 @@ function pictureOfLayout(now) {
   marks.push(ring(query, "ring"));
   const before = at > 0 && scene(at - 1).output !== undefined ? value(scene(at - 1).output).numbers : [];
   const output = now.output === undefined ? null : value(now.output).numbers;
+  const isPulled = isDilated && ["unfold", "tiled"].includes(run.formulation);
   const filled = token => {
     const number = output[token], isFresh = !Number.isNaN(number) && !Object.is(before[token], number);
     return {kind: isFresh ? "fresh" : "", text: short(number), number};
@@ -101,8 +102,8 @@ function pictureOfLayout(now) {
   if (isDilated) legend.push([run.formulation === "unfold" ? "dilation group" : "same dilation group", "group"]);
   $("legend").innerHTML = legendOf(legend);
   let text = `<div class="layout">${grid(cell, marks)}</div>`;
-  if (isDilated && ["unfold", "tiled"].includes(run.formulation)) text += `<div class="apart"><h3>groups pulled apart</h3>${grid(cell, marks, true)}</div>`;
-  if (output) text += `<div class="outputs"><h3>output${isDilated ? ", put back" : ""}, as it fills</h3><div class="output">${grid(filled, [ring(query, "ring")])}</div></div>`;
+  if (isPulled) text += `<div class="apart"><h3>groups pulled apart</h3>${grid(cell, marks, true)}</div>`;
+  if (output) text += `<div class="outputs"><h3>output${isPulled ? ", put back" : ""}, as it fills</h3><div class="output">${grid(filled, [ring(query, "ring")])}</div></div>`;
   return text;
 }
 function windowsBefore(axis) {  // of the queries of an axis that are done
