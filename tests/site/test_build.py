@@ -106,5 +106,7 @@ def test_links_are_turned_to_where_things_lie_on_the_site(scripts: dict[str, Mod
     turned = "[a](models.md) [b](source/window.md) [c](tutorials/01_draw_a_window.ipynb) [d](https://e.org) [f](#g)"
     assert build.relinked(text, page, place, linked) == turned
     assert linked == {"window.py"}
+    code = "`tables[0](query)` and\n```python\ntables[0](query)\n```\n"  # no link
+    assert build.relinked(code, page, place, linked) == code
     with pytest.raises(SystemExit, match=r"links to \.\./\.\./Makefile, which is not on the site"):
         build.relinked("[x](../../Makefile)", page, place, linked)

@@ -38,6 +38,7 @@ FRAME = """
 """
 TUTORIALS = "\n```{toctree}\n:hidden:\n:glob:\n\ntutorials/*\n```\n"
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.S | re.M)
 ROOMS = {
     "window": "the definition",
     "neighborhood": "any number of axes",
@@ -77,7 +78,9 @@ def relinked(text: str, page: Path, at: Path, linked: set[str]) -> str:
             return f"]({up}source/{path.relative_to(PACKAGE).with_suffix('.md')}"
         raise SystemExit(f"{page.relative_to(ROOT)} links to {found[1]}, which is not on the site")
 
-    return LINK.sub(target, text)
+    parts = CODE.split(text)  # prose and code by turns
+    parts[::2] = [LINK.sub(target, part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def put_together() -> None:
