@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-@dataclass
+@dataclass(eq=False)
 class Traffic:
     """How many bytes this rank has sent to others and received from them.
 

@@ -191,6 +191,21 @@ def test_a_stream_is_cut_into_shards(options: dict, message: str) -> None:
         neighborhood_attention_sharded(x, x, x, 3, **options)
 
 
+def counted_twice() -> tuple[int, int]:
+    """What an inner and an outer block count of two calls, of which the inner one is the first."""
+    mesh = mesh_of((4,))
+    x = torch.zeros(1, 3, 1, 2)
+    with count_traffic() as outer:
+        with count_traffic() as inner:
+            neighborhood_attention_sharded(x, x, x, 3, mesh=mesh, how="halo")
+        neighborhood_attention_sharded(x, x, x, 3, mesh=mesh, how="halo")
+    return inner.messages, outer.messages
+
+
+def test_blocks_that_count_may_be_nested(ranks: Ranks) -> None:
+    assert ranks.run(counted_twice) == [(1, 2)] * 4
+
+
 def forgetful(problem: Problem, split: Split, what: str) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Ranks that make a mistake."""
     with pytest.MonkeyPatch.context() as patch:
