@@ -38,16 +38,18 @@ class Contender(NamedTuple):
     dtype: str = "float32"  # of the operands that it is given
 
 
-def forward(attend: Attention, operands: Sequence[Tensor]) -> None:
+def forward(attend: Attention, operands: Sequence[Tensor]) -> Tensor:
     """Run a forward pass.
 
     Shapes:
         operands: query, key and value
+        return: the output
     Example:
         >>> forward(lambda query, key, value: value, torch.ones(3, 1))
+        tensor([1.])
     """
     with torch.no_grad():
-        attend(*operands)
+        return attend(*operands)
 
 
 def forward_backward(attend: Attention, leaves: Sequence[Tensor], ones: Tensor) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dinat_ref.bench.contenders import CONTENDERS, forward, forward_backward
 from dinat_ref.bench.shapes import Problem, square
@@ -105,11 +106,17 @@ def _order(what: str, problem: Problem, name: str, backward: bool = False) -> st
 
 
 def _times(problem: Problem, name: str) -> None:
-    """Run once for each line that comes in, and answer what it took."""
+    """Run once for each line that comes in, and answer what it took.
+
+    As in a loop that says ``output = attend(...)``, an output is freed when the next one is there: its memory cannot
+    be that one's.
+    """
     try:
         attend, operands = CONTENDERS[name].make(problem), problem.operands()
+        outputs: list[Tensor] = []
         for _ in sys.stdin:
-            print(json.dumps(timed(partial(forward, attend, operands))._asdict()), flush=True)
+            print(json.dumps(timed(lambda: outputs.append(forward(attend, operands)))._asdict()), flush=True)
+            del outputs[:-1]
     except Exception as error:  # who cannot run says why, to each who asks
         print(json.dumps({"reason": reason_of(error)}), flush=True)
 
@@ -135,7 +142,7 @@ def _memory(problem: Problem, name: str, backward: bool) -> None:
     print(json.dumps([*peaks, None][:2]))
 
 
-def _peak(run: Callable[[], None]) -> float:
+def _peak(run: Callable[[], object]) -> float:
     """Run once: the megabytes that it took beyond what there was."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _kilobytes("VmRSS")
