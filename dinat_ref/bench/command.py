@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         return run_parallel(args.rounds, args.backward, args.json)
     from dinat_ref.bench.machine import describe, seconds_of_a_product
     from dinat_ref.bench.measure import Settings
-    from dinat_ref.bench.table import model_table, table
+    from dinat_ref.bench.table import model_table, side_by_side, table
 
     began, machine, product = time.monotonic(), describe(), seconds_of_a_product()
     print(f"on the CPU, medians of {args.rounds} rounds in which everybody runs in turn", *machine, sep="\n")
@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         done += rows
         text = model_table(rows) if args.shapes == "model" else table(rows, args.against)
         print(f"\n{title}{text}", flush=True)
+    if args.shapes == "model":
+        print(f"\n{side_by_side(done)}")
     print(f"\nin all {plan.in_words(time.monotonic() - began)}")
     if args.json is not None:
         print(printable(args.json))

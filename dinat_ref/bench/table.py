@@ -59,6 +59,32 @@ def model_table(rows: Sequence[ModelRow]) -> str:
     return aligned(("model", "dtype"), rows, columns)
 
 
+def side_by_side(rows: Sequence[ModelRow]) -> str:
+    """Set rows of models once more, all dtypes of a model in one row, as Markdown: ms an image (images a second).
+
+    Example:
+        >>> rows = [ModelRow("ours", dtype, 1000000, 2500000000, 5, 50.0) for dtype in ("float32", "bfloat16")]
+        >>> print(side_by_side(rows))
+        | model | params M | GFLOPs | float32, forward | bfloat16, forward |
+        | --- | --- | --- | --- | --- |
+        | ours | 1.0 | 2.50 | 50.0 (20.0) | 50.0 (20.0) |
+    """
+    passes = {"forward": "milliseconds", "forward + backward": "backward_milliseconds"}
+    passes = {name: field for name, field in passes.items() if any(getattr(row, field) for row in rows)}
+    dtypes = list(dict.fromkeys(row.dtype for row in rows))
+    heads = ["model", "params M", "GFLOPs", *(f"{dtype}, {name}" for dtype in dtypes for name in passes)]
+    lines = [heads, ["---"] * len(heads)]
+    for model in dict.fromkeys(row.model for row in rows if row.skipped is None):
+        own = {row.dtype: row for row in rows if row.model == model}
+        first = next(iter(own.values()))
+        cells = [model, f"{first.parameters / 1e6:.1f}", f"{first.operations / 1e9:.2f}"]
+        for dtype in dtypes:
+            found = [getattr(own[dtype], field) for field in passes.values()]
+            cells += ["" if value is None else f"{value:.1f} ({1e3 / value:.1f})" for value in found]
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
 def aligned(names: Sequence[str], rows: Sequence[Any], columns: dict[str, Column]) -> str:
     """Set any rows: names to the left, numbers to the right, then whatever is to be said.
 

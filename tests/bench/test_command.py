@@ -162,6 +162,9 @@ def test_whole_models_are_measured_in_turn_and_peers_that_are_missing_say_so(mon
     )
     lines = capsys.readouterr().out.splitlines()
     assert sum("pip install" in line for line in lines) == 2  # once a dtype
+    ours, without = (line for line in lines if line.startswith("| ") and line.endswith(") |"))  # both dtypes in a row
+    assert ours.startswith("| DiNAT-Tiny | ")
+    assert ours.count("(") == without.count("(") == 4
     rows = json.loads(path.read_text())["rows"]
     assert [(row["model"], row["dtype"]) for row in rows] == [(m, d) for d in model.DTYPES for m in models]
     made = models["DiNAT-Tiny"]()
