@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from dinat_ref.attention.distributed import on_shards
 from dinat_ref.attention.gather import gather_attention
 from dinat_ref.attention.loops import loops_attention
 from dinat_ref.attention.masked import masked_attention
@@ -50,6 +51,7 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+@on_shards
 def neighborhood_attention(
     query: Tensor,
     key: Tensor,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch  # noqa: F401  # for the examples
 from torch import Tensor
 
+from dinat_ref.attention.distributed import on_shards
 from dinat_ref.attention.functional import without_autocast
 from dinat_ref.attention.gather import gather_scores, gather_values
 from dinat_ref.attention.operands import Operands, check_layout, inside_transform, prepare
@@ -20,6 +21,7 @@ from dinat_ref.attention.tiled_split import tiled_scores, tiled_values
 from dinat_ref.neighborhood import Neighborhood
 
 
+@on_shards
 def neighborhood_qk(
     query: Tensor,
     key: Tensor,
@@ -62,6 +64,7 @@ def neighborhood_qk(
         return _scores(operands).to(operands.dtype)
 
 
+@on_shards
 def neighborhood_weights(
     query: Tensor,
     key: Tensor,
@@ -99,6 +102,7 @@ def neighborhood_weights(
         return weights_of(_scores(operands)).to(operands.dtype)
 
 
+@on_shards
 def neighborhood_av(
     weights: Tensor,
     value: Tensor,
