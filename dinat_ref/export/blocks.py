@@ -85,7 +85,10 @@ def axis_blocks(
     longest = (length + dilation - 1) // dilation  # tokens of a dilation group
     in_group = (longest + size - 1) // size  # tiles of a dilation group
     slab = size + kernel_size - 1
-    slab = slab if isinstance(longest, torch.SymInt) else min(slab, longest)
+    if isinstance(length, torch.SymInt):
+        in_group = in_group + 1  # two at least: whether there is more than one of something, a trace must know
+    else:
+        slab = min(slab, longest)
     g = torch.arange(dilation, device=device)[:, None, None]  # [d, 1, 1]
     n = (length - 1 - g) // dilation + 1  # [d, 1, 1], tokens of this group
     m = size * torch.arange(in_group, device=device)[:, None] + torch.arange(size, device=device)  # [in_group, T]
@@ -132,7 +135,7 @@ def cut_into_blocks(geometry: Geometry, device: torch.device | str | None = None
         offsets = [offset for offset, _ in found]
         if any(len(offset) > 1 for offset in offsets):
             kinds = row_major([kind for _, kind in found], [len(offset) for offset in offsets])
-    tile = row_major([axis.tile for axis in axes], [len(axis.queries) for axis in axes])
+    tile = row_major([axis.tile for axis in axes], [axis.queries.shape[0] for axis in axes])
     slot = row_major([axis.slot for axis in axes], sizes)
     return Blocks(
         row_major([axis.queries for axis in axes], layout),

@@ -11,16 +11,17 @@ from torch import Tensor
 from dinat_ref.command import CommandError, check_writable, printable, show_progress, whole_file
 from dinat_ref.export.check import compare, milliseconds
 from dinat_ref.export.formats import FORMATS, without_chatter
-from dinat_ref.export.program import Logits, trace
+from dinat_ref.export.program import Logits, least_size, trace
 from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.loading import open_model
 from dinat_ref.models.nano import NANO
 from dinat_ref.models.schema import LONGEST_SIDE
 
-DYNAMIC = ("batch",)
+DYNAMIC = ("batch", "size")
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 EXAMPLES = """examples:
   dinat-ref export dinat_mini --weights dinat_mini.pth --out dinat_mini.onnx --dynamic batch
+  dinat-ref export dinat_tiny --weights dinat_tiny.pth --out any.onnx --dynamic batch,size
   dinat-ref export folder-with-config-and-weights --out model.pt2 --precision float16
   dinat-ref export runs/photos --out photos.aoti            compiled: for a processor like this one
   dinat-ref export dinat_nano_digits --out digits.onnx      the model that comes with this package
@@ -55,8 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dynamic",
         type=lambda text: [word for word in text.split(",") if word],
         default=[],
-        metavar="batch",
-        help="what may change from call to call: batch (default: nothing)",
+        metavar="batch,size",
+        help="what may change from call to call: batch, size or both (default: nothing)",
     )
     parser.add_argument("--batch", type=int, default=1, metavar="B", help="images in a call (default 1)")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="of a side (default: the model's own)")
@@ -136,5 +137,13 @@ def _images(args: argparse.Namespace, model: Classifier) -> list[Tensor]:
     assert model.image_processor is not None
     size = args.size or model.image_processor.size
     batches = [2, 3, 1] if "batch" in args.dynamic else [args.batch]
+    shapes = [(batch, size, size) for batch in batches]
+    if "size" in args.dynamic:
+        try:
+            least = least_size(model)
+        except ValueError as error:
+            raise CommandError(f"--dynamic {error}") from None
+        size = max(size, least)  # the first is traced: neither square nor smallest, that nothing is taken for granted
+        shapes = [(batches[0], size + 8, size + 16), (batches[-1], least, least + 5), (batches[-1], size, size)]
     dtype = PRECISIONS[args.precision]
-    return [torch.randn(batch, model.in_chans, size, size).to(dtype) for batch in batches]
+    return [torch.randn(batch, model.in_chans, *sides).to(dtype) for batch, *sides in shapes]

@@ -72,7 +72,7 @@ class Classifier(Pretrained):
         pooled = token_mean(features, mask)
         return pooled if pre_logits else self.head(pooled)
 
-    def forward(self, image: Tensor, *, pixel_mask: Tensor | None = None) -> Any:
+    def forward(self, image: Tensor, pixel_mask: Tensor | None = None) -> Any:
         """Classify: [B, num_channels, H, W] -> [B, num_labels].
 
         Args:

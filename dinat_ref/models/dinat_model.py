@@ -136,7 +136,7 @@ class DinatForImageClassification(Classifier, DinatPreTrainedModel):
         self.head = make_head(config.hidden_size, config.num_labels)
         initialize(self, config.initializer_range)
 
-    def forward(
+    def forward(  # type: ignore[override]  # transformers' order of arguments
         self,
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,

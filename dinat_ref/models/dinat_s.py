@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from dinat_ref.models.classifier import Classifier
 from dinat_ref.models.config import DinatConfig
-from dinat_ref.models.layers import initialize
+from dinat_ref.models.layers import initialize, known_zero
 from dinat_ref.models.pyramid import Stages, check_image, make_head, make_levels, mask_pixels, run_levels
 
 
@@ -39,7 +39,7 @@ class PatchTokenizer(nn.Module):
         """Embed: [B, num_channels, H, W] -> [B, X, Y, dim]."""
         check_image(image, self.num_channels)
         rows, columns = (-length % self.patch_size for length in image.shape[2:])
-        if rows or columns:
+        if not (known_zero(rows) and known_zero(columns)):
             image = pad(image, (0, columns, 0, rows))
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
@@ -65,7 +65,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Merge: [B, X, Y, dim] -> [B, X / 2, Y / 2, 2 dim]."""
         rows, columns = x.shape[1] % 2, x.shape[2] % 2
-        if rows or columns:
+        if not (known_zero(rows) and known_zero(columns)):
             x = pad(x, (0, 0, 0, columns, 0, rows))
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]  # the row alternates faster
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))

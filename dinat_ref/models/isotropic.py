@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dinat_ref.command import whole_file
 from dinat_ref.models import schema
 from dinat_ref.models.classifier import AFTER_THE_BLOCKS, Classifier
-from dinat_ref.models.config import SMALL_INPUT
+from dinat_ref.models.config import SMALL_INPUT, DinatConfig
 from dinat_ref.models.dinat_s import PatchTokenizer
 from dinat_ref.models.image_processor import ImageProcessor
 from dinat_ref.models.layers import Layer, drop_path_rates, initialize
@@ -168,6 +168,11 @@ class Isotropic(Classifier):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
         return lambda: cls(**{**known, **settings})
+
+    @classmethod
+    def _maker_of(cls, config: DinatConfig, settings: dict[str, Any]) -> Callable[[], Self]:
+        """Refuse: an isotropic model is made of arguments."""
+        raise TypeError("config must be None: an isotropic model has no DinatConfig")
 
     def default_image_processor(self) -> ImageProcessor | None:
         """As for the other models, in the size that this one was made for."""

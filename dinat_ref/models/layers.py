@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
@@ -96,8 +97,10 @@ class WindowAttention(NeighborhoodAttention2D):
             dilation = tuple(min(d, limit) for d, limit in zip(dilation, limits, strict=True))
         elif self.small_input == "pad":
             reach = [size * d for size, d in zip(self.kernel_size, dilation, strict=True)]
-            rows, columns = (max(length, least) - length for length, least in zip(layout, reach, strict=True))
-            if rows or columns:
+            # a size is a number, a symbol of torch.export, or, inside torch.jit.trace, a tensor
+            sizes = [size if isinstance(size, torch.SymInt) else int(size) for size in layout]
+            rows, columns = (torch.sym_max(least - size, 0) for size, least in zip(sizes, reach, strict=True))
+            if not (known_zero(rows) and known_zero(columns)):
                 x = pad(x, (0, 0, 0, columns, 0, rows))  # [B, X', Y', C]
                 if key_mask is not None:  # padded tokens take part, as without a mask
                     key_mask = pad(key_mask, (0, columns, 0, rows), value=True)  # [B, X', Y']
@@ -106,7 +109,22 @@ class WindowAttention(NeighborhoodAttention2D):
 
 def _cropped(output: Tensor, x: Tensor) -> Tensor:
     """Drop padded tokens: [B, X', Y', ...] -> [B, X, Y, ...]."""
-    return output[:, : x.shape[1], : x.shape[2]]
+    for axis, size in enumerate(x.shape[1:3], start=1):
+        if isinstance(size, torch.SymInt) and not known_zero(output.shape[axis] - size):
+            output = output.index_select(axis, torch.arange(size, device=x.device))  # a slice may be one or not
+        else:
+            output = output.narrow(axis, 0, size)
+    return output
+
+
+def known_zero(size: int | torch.SymInt) -> bool:
+    """Whether a size is zero; of a symbol: for all its values.
+
+    Example:
+        >>> known_zero(0), known_zero(2)
+        (True, False)
+    """
+    return bool(size == 0) if isinstance(size, int) else statically_known_true(size == 0)
 
 
 class DropPath(nn.Module):

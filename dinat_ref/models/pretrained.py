@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from dinat_ref.attention.functional import check_impl
+from dinat_ref.layers import NeighborhoodAttention
 from dinat_ref.models.checkpointing import GradientCheckpointing
 from dinat_ref.models.checkpoints import load_checkpoint
 from dinat_ref.models.config import DinatConfig
@@ -60,7 +63,12 @@ class Pretrained(GradientCheckpointing):
         ignore_mismatched_sizes: bool = False,
         resize_rpb: bool = False,
         dtype: torch.dtype | str | None = None,
+        ema: bool = True,
+        impl: str = "auto",
+        config: DinatConfig | None = None,
         revision: str | None = None,
+        cache_dir: Path | str | None = None,
+        token: str | bool | None = None,
         **settings: Any,
     ) -> Self:
         """Make a model from a folder with ``config.json`` and weights, or from a name on the hub.
@@ -72,7 +80,10 @@ class Pretrained(GradientCheckpointing):
             ignore_mismatched_sizes: give parameters that have another shape in the checkpoint new values, e.g. the
                 head of a classifier with other classes; a warning lists them.
             dtype: of the parameters, or its name; None means PyTorch's default, "auto" the checkpoint's.
-            revision: branch, tag or commit on the hub.
+            ema: take the moving average of the weights where the checkpoint has it beside the weights in training.
+            impl: the formulation of all layers, as ``set_impl``.
+            config: take this configuration instead of the folder's.
+            revision, cache_dir, token: branch, tag or commit on the hub; where to keep what was fetched; who asks.
             settings: override fields of the configuration, e.g. num_labels, id2label, label2id, out_features or
                 small_input. Of num_labels, id2label and label2id one implies the others; so do out_features and
                 out_indices.
@@ -84,12 +95,12 @@ class Pretrained(GradientCheckpointing):
         """
         folder = Path(source)
         if not folder.is_dir():
-            folder = download(str(source), revision)
+            folder = download(str(source), revision, cache_dir, token)
         folder = weights_folder(folder)
-        make = cls.maker(folder, settings)
+        make = cls.maker(folder, settings) if config is None else cls._maker_of(config, settings)
         with torch.device("meta"):  # drawing weights that the checkpoint replaces takes longer than reading it
             model = make()
-        state = read_checkpoint(folder)
+        state = read_checkpoint(folder, ema)
         if strict and not ignore_mismatched_sizes:
             _check_amount(folder, model, state)
         model.to(_dtype(dtype, state)).to_empty(device=torch.get_default_device())
@@ -100,7 +111,19 @@ class Pretrained(GradientCheckpointing):
             model.load_state_dict({name: drawn[name] for name in new}, strict=False)
         if (folder / PROCESSOR_FILE).exists():
             model.image_processor = ImageProcessor.from_json(folder)
+        model.set_impl(impl)
         return model.eval()
+
+    def set_impl(self, impl: str) -> None:
+        """Let all layers attend by one formulation, see ``dinat_ref.attention.functional``.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        check_impl(impl)
+        for part in self.modules():
+            if isinstance(part, NeighborhoodAttention):
+                part.impl = impl
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that this package and transformers read.
@@ -128,7 +151,14 @@ class Pretrained(GradientCheckpointing):
     @classmethod
     def maker(cls, folder: Path, settings: dict[str, Any]) -> Callable[[], Self]:
         """Read a folder's configuration, with settings overriding it: a function that makes the model."""
-        config = replace(DinatConfig.from_json(folder), **_complete(settings))
+        return cls._maker_of(DinatConfig.from_json(folder), settings)
+
+    @classmethod
+    def _maker_of(cls, config: DinatConfig, settings: dict[str, Any]) -> Callable[[], Self]:
+        """Let settings override a configuration: a function that makes the model."""
+        if not isinstance(config, DinatConfig):
+            raise TypeError(f"config must be a DinatConfig, got {type(config).__name__}")
+        config = replace(config, **_complete(settings))
         return lambda: cls(config)
 
     def write_config(self, path: Path) -> None:
@@ -175,7 +205,12 @@ def _dtype(dtype: torch.dtype | str | None, state: Mapping[str, Tensor]) -> torc
     return found
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download(
+    name: str,
+    revision: str | None = None,
+    cache_dir: Path | str | None = None,
+    token: str | bool | None = None,
+) -> Path:
     """Fetch a model's configuration and weights from the Hugging Face hub into its cache.
 
     Shapes:
@@ -193,16 +228,17 @@ def download(name: str, revision: str | None = None) -> Path:
         raise FileNotFoundError(f"no such folder, and no name on the hub: {name}")
     hub = need("huggingface_hub", "hub")
     missing: type[Exception] = need("huggingface_hub.errors", "hub").EntryNotFoundError
-    config = Path(hub.hf_hub_download(name, "config.json", revision=revision))
+    fetch = partial(hub.hf_hub_download, name, revision=revision, cache_dir=cache_dir, token=token)
+    config = Path(fetch("config.json"))
     with suppress(missing):  # a repository need not say how its model wants photographs
-        hub.hf_hub_download(name, PROCESSOR_FILE, revision=revision)
+        fetch(PROCESSOR_FILE)
     for weights in WEIGHT_FILES:
         try:
-            path = Path(hub.hf_hub_download(name, weights, revision=revision))
+            path = Path(fetch(weights))
         except missing:
             continue
         if weights.endswith(".index.json"):
             for shard in shard_names(path):
-                hub.hf_hub_download(name, shard, revision=revision)
+                fetch(shard)
         return config.parent
     raise FileNotFoundError(f"{name} on the hub has no weights: none of {', '.join(WEIGHT_FILES)}")

@@ -173,6 +173,7 @@ def create_model(
     num_classes: int | None = None,
     *,
     pretrained: bool = False,
+    impl: str = "auto",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **settings: Any,
@@ -187,6 +188,7 @@ def create_model(
             features.
         pretrained: load the weights that come with this package. Published weights do not: load them with
             ``load_checkpoint`` or ``DinatForImageClassification.from_pretrained``.
+        impl: the formulation of all layers, see ``dinat_ref.attention.functional``.
         device, dtype: of the parameters; "meta" makes a model without memory, to count with.
         settings: override the variant's own, e.g. kernel_size, dilations, in_chans or small_input.
     Raises:
@@ -200,6 +202,8 @@ def create_model(
     """
     with torch.device(device if device is not None else torch.get_default_device()):
         model = _make(name, num_classes, pretrained, settings)
+    assert isinstance(model, Pretrained)
+    model.set_impl(impl)
     return model if dtype is None else model.to(dtype)
 
 

@@ -43,7 +43,7 @@ def test_one_fixed_shape_unless_asked(tmp_path):
 
 
 def test_folders_and_half_precision(tmp_path, capsys):
-    model = DinatForImageClassification(tiny())
+    model = DinatForImageClassification(tiny(depths=[1], num_heads=[2], dilations=[[2]]))
     model.save_pretrained(tmp_path / "model")
     path = tmp_path / "model.pt2"
     arguments = ["export", str(tmp_path / "model"), "--out", str(path), "--size", "32", "--precision", "bfloat16"]
@@ -140,3 +140,31 @@ def test_weights_of_a_file(tmp_path):
     load_checkpoint(opened, model.state_dict())
     with pytest.raises(ValueError, match="beside a folder"):
         open_model(tmp_path, tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:DeprecationWarning")
+def test_jit_trace_of_a_model(grad, digits):
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(digits, torch.zeros(1, 1, 32, 32), check_trace=False)
+    image = torch.randn(3, 1, 32, 32)
+    assert_close(traced(image), digits(image), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_were_not_traced(digits):
+    """From two tokens on the last map on: smaller maps than a window are padded in the graph."""
+    module = trace(digits, torch.zeros(2, 1, 40, 48), ["batch", "size"]).module()
+    for shape in [(1, 1, 16, 16), (3, 1, 33, 90)]:
+        image = torch.randn(shape)
+        assert_close(module(image), digits(image), rtol=1e-4, atol=1e-5)
+
+
+def test_a_size_that_must_be_fixed(tmp_path, capsys):
+    """A graph has the dilations and the layout that it was traced with, where they depend on the size."""
+    options = {"depth": 1, "num_labels": 2, "image_size": 32, "patch_size": 8}
+    Isotropic(32, 1, full_attention=True, **options).save_pretrained(tmp_path / "full")
+    Isotropic(32, 1, kernel_size=3, small_input="clamp", **options).save_pretrained(tmp_path / "clamp")
+    for name in ("full", "clamp"):
+        arguments = ["export", str(tmp_path / name), "--out", str(tmp_path / "model.pt2"), "--dynamic", "size"]
+        assert main(arguments) == 2
+        assert "--dynamic size must be fixed" in capsys.readouterr().err

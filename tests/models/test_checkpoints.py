@@ -442,7 +442,7 @@ def hub(monkeypatch, tmp_path):
     published: dict[str, Path] = {}
     fetched: list[str] = []
 
-    def hf_hub_download(name, filename, revision=None):
+    def hf_hub_download(name, filename, revision=None, **options):
         fetched.append(filename)
         if not (published[name] / filename).exists():
             raise EntryNotFoundError(filename)

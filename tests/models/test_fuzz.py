@@ -17,8 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinat_ref.models import CheckpointError, DiNAT, DinatConfig, Isotropic, read_checkpoint
+from dinat_ref.models import CheckpointError, DiNAT, DinatConfig, Isotropic, read_checkpoint, schema
 from dinat_ref.models.image_processor import FILE, ImageProcessor
+from dinat_ref.models.isotropic import CHECKS
 from dinat_ref.models.tensor_file import read_tensors, write_tensors
 from dinat_ref.training.checkpoint import load_training
 from tests.models.tiny import tiny
@@ -118,7 +119,11 @@ def test_arguments_of_isotropic_models(folder, changes):
     usual = Isotropic(32, 1, depth=1).settings | {"model_type": "dinat_isotropic"}
     (folder / "config.json").write_text(json.dumps(usual | changes))
     with torch.device("meta"):
-        attempt(lambda: Isotropic.maker(folder, {})(), ValueError)
+        model, message = attempt(lambda: Isotropic.maker(folder, {})(), ValueError)
+    if model is None:
+        assert any(name in message for name in [*changes, "parameters", "kernel_size", "dilation"]), message
+    else:
+        assert {name: model.settings[name] for name in changes} == schema.check_settings(changes, CHECKS)
 
 
 @given(damages(json.dumps(tiny().to_dict()).encode()))
