@@ -22,5 +22,5 @@ tutorials: # run the scripts into notebooks
 site: # build the web site in build/site; a warning or a dead link is an error
 	$(PYTHON) tutorials/site/build.py
 
-conformance: # verify the kernels of other projects that can be installed here
-	$(PYTHON) -m dinat_ref.testing.conformance
+conformance: # verify the kernels of other projects that can be installed here; OUT=FILE for the table in a file
+	$(PYTHON) -m dinat_ref.testing.conformance $(if $(OUT),--out $(OUT))

@@ -1,6 +1,7 @@
 """The conformance table: the kit on every kernel that can be run here, this project's own and other people's.
 
 python -m dinat_ref.testing.conformance                    a table in Markdown; peers that are missing say so
+python -m dinat_ref.testing.conformance --out FILE         the table in a file, too
 python -m dinat_ref.testing.conformance --reports DIR      each report beside it, as HTML and JSON
 python -m dinat_ref.testing.conformance --seeds 20         right kernels over 20 seeds: no false alarm
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from dinat_ref import neighborhood_attention
 from dinat_ref.attention.functional import FORMULATIONS
-from dinat_ref.command import CommandError
+from dinat_ref.command import CommandError, check_writable, whole_file
 from dinat_ref.testing.command import write_report
 from dinat_ref.testing.kernel import Kernel
 from dinat_ref.testing.ports.masks import from_flex
@@ -78,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=tuple(BUDGETS), default="quick", help="how thorough (default quick)")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds for kernels that are right (default 1)")
     parser.add_argument("--only", default="", help="names of kernels, by commas (default: all)")
+    parser.add_argument("--out", metavar="FILE", help="write the table to FILE, too")
     parser.add_argument("--reports", metavar="DIR", help="write each report to DIR, as HTML and JSON")
     args = parser.parse_args(argv)
     wanted = [name for name in args.only.split(",") if name]
@@ -91,8 +93,16 @@ def main(argv: list[str] | None = None) -> int:
             missing.append(f"{name}: skipped, {reason}")
             continue
         entries[name] = (peer.make(), peer.package)
-    print("| kernel | package | passed | failed | not applicable | failed checks | in words |")
-    print("|---|---|---|---|---|---|---|")
+    if args.out:
+        check_writable(args.out)
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    say("| kernel | package | passed | failed | not applicable | failed checks | in words |")
+    say("|---|---|---|---|---|---|---|")
     failed = False
     for name, (kernel, package) in entries.items():
         if wanted and name not in wanted:
@@ -100,16 +110,19 @@ def main(argv: list[str] | None = None) -> int:
         for seed in range(args.seeds):
             report = check_kernel(kernel, budget=args.budget, seed=seed, name=name)
             if seed == 0 or report.failures:
-                print(row(name if seed == 0 else f"{name}, seed {seed}", package, report), flush=True)
+                say(row(name if seed == 0 else f"{name}, seed {seed}", package, report))
             if args.reports and seed == 0:
                 for suffix in ("html", "json"):
                     stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
                     write_report(report, Path(args.reports) / f"{stem}.{suffix}")
             failed |= name in own and not report.passed
     for line in missing:
-        print(f"\n{line}")
+        say(f"\n{line}")
     if missing:
-        print(f"\n{len(missing)} kernels skipped")
+        say(f"\n{len(missing)} kernels skipped")
+    if args.out:
+        with whole_file(args.out) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return int(failed)
 
 
