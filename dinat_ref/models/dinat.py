@@ -11,6 +11,7 @@ DiNAT is NAT with dilations: the layers of a level alternate between dense local
 windows that span the map (the largest dilation that fits it).
 """
 
+import torch
 from torch import Tensor, nn
 
 from dinat_ref.models.classifier import Classifier
@@ -47,6 +48,7 @@ class ConvTokenizer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Embed: [B, num_channels, H, W] -> [B, X, Y, dim]."""
         check_image(image, self.num_channels)
+        image = image.contiguous(memory_format=torch.channels_last)  # so that tokens come out as the norm reads them
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
