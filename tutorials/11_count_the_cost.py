@@ -94,7 +94,8 @@ for name in ("dinat_large", "dinat_large_384", "dinat_large_384_11x11"):
 # ## What a formulation stores
 #
 # Operations are one cost, memory is another, and it is often the one that stops you. Here is a way to see it: run
-# each formulation on meta tensors and remember the largest tensor that any operation makes.
+# each formulation and remember the largest tensor that any operation makes. Those that would store too much run on meta
+# tensors, which have shapes and no numbers.
 
 
 # %%
@@ -106,7 +107,7 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor) and tensor.is_meta and tensor.is_floating_point():
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
                 self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.itemsize)
         return result
 
@@ -114,8 +115,8 @@ class Largest(TorchDispatchMode):
 print(f"{'tokens':>8}" + "".join(f"{impl:>14}" for impl in ("gather", "unfold", "masked", "tiled")))
 largest = {}
 for side in (14, 28, 56, 112):
-    x = torch.empty(1, side, side, 1, 32, device="meta")
     for impl in ("gather", "unfold", "masked", "tiled"):
+        x = torch.zeros(1, side, side, 1, 32, device="cpu" if impl == "tiled" else "meta")
         with Largest() as seen:
             neighborhood_attention(x, x, x, kernel_size=7, impl=impl)
         largest[impl, side] = seen.numbers
@@ -127,8 +128,8 @@ assert largest["tiled", 112] < largest["gather", 112] / 8
 
 # %% [markdown]
 # `masked` is the smallest of the simple ones on a small map, and hopeless on a large one. `tiled` works in chunks and
-# stays small, which is why `impl="auto"` takes it. (A meta tensor counts as one on an accelerator, where chunks are
-# larger; on a CPU they are smaller still.) The price is that it computes some scores in vain: tutorial 04
+# stays small, which is why `impl="auto"` takes it. (On an accelerator, where each
+# operation costs time before it begins, chunks are larger.) The price is that it computes some scores in vain: tutorial 04
 # counted them.
 #
 # ## On your own
