@@ -129,8 +129,8 @@ assert largest["tiled", 112] < largest["gather", 112] / 8
 # %% [markdown]
 # `masked` is the smallest of the simple ones on a small map, and hopeless on a large one. `tiled` works in chunks and
 # stays small, which is why `impl="auto"` takes it. (On an accelerator, where each
-# operation costs time before it begins, chunks are larger.) The price is that it computes some scores in vain: tutorial 04
-# counted them.
+# operation costs time before it begins, chunks are larger.) The price is that it computes some scores in vain:
+# tutorial 04 counted them.
 #
 # ## On your own
 #
