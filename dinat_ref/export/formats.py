@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from dinat_ref.command import CommandError, show_progress
 from dinat_ref.models.optional import need
@@ -67,7 +67,8 @@ def read_aoti(path: Path) -> Runner:
 
 def write_onnx(program: ExportedProgram, path: Path) -> None:
     """Convert to ONNX, simplify, and write one file with everything."""
-    converted = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+    shape = symbols(program)
+    converted = torch.onnx.export(program, dynamic_shapes=(shape,), dynamo=True, optimize=False, verbose=False)
     assert converted is not None
     show_progress("simplifying the ONNX graph")
     converted.optimize()
@@ -76,6 +77,14 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
     if size > MOST_ONNX_BYTES:
         raise CommandError(f"an .onnx file holds at most 2 GB, and this model is {size / 1e9:.1f} GB: use .pt2")
     converted.save(path, external_data=False)
+
+
+def symbols(program: ExportedProgram) -> dict[int, Dim]:
+    """Name the axes of the image that a program left open; the program itself calls them s40 or s77."""
+    wanted = program.graph_signature.user_inputs[0]
+    image = next(node.meta["val"] for node in program.graph.nodes if node.name == wanted)
+    names = {0: "batch", 2: "height", 3: "width"}
+    return {axis: Dim(name) for axis, name in names.items() if isinstance(image.shape[axis], torch.SymInt)}
 
 
 def share_constants(model: "onnx_ir.Model") -> None:  # type: ignore[name-defined] # noqa: F821
