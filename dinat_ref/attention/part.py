@@ -88,7 +88,7 @@ def neighborhood_attention_part(
 
 def _nothing(operands: Operands, return_lse: bool) -> tuple[Tensor, Tensor | None]:
     """The output and lse of no queries, which still depend on all operands: whoever made them gets zeros back."""
-    others = [x for x in (operands.key, operands.value, operands.rpb, operands.additional_keys) if x is not None]
-    lse = operands.query.sum(-1) + sum(x.sum() for x in others)  # [B, *part, H], empty
+    others = operands.key, operands.value, operands.rpb, operands.additional_keys, operands.additional_values
+    lse = operands.query.sum(-1) + sum(x.sum() for x in others if x is not None)  # [B, *part, H], empty
     output = lse[..., None].expand(*lse.shape, operands.value.shape[-1])
     return output, lse if return_lse else None

@@ -109,6 +109,15 @@ def test_one_token_after_another_with_a_cache() -> None:
         assert_close(found, expected[:, token : token + 1], **EXACT)
 
 
+def test_no_queries_at_all_still_depend_on_every_operand() -> None:
+    """A process whose shard is empty takes part in the backward pass of the others."""
+    problem = Problem((9,), (3,), (1,), (1,), (False,), rpb=True, extra=2)
+    tensors = problem.tensors(requires_grad=True)
+    output, _ = of_the_part(problem, tensors, Boxes((range(4, 4),), (range(9),)))
+    gradients = torch.autograd.grad(output.sum(), list(tensors.values()))
+    assert_close(gradients, tuple(torch.zeros_like(x) for x in tensors.values()))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_in_the_dtype_of_the_query(dtype: torch.dtype) -> None:
     x = torch.randn(1, 12, 2, 4, dtype=dtype)
