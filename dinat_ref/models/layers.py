@@ -153,7 +153,7 @@ class DropPath(nn.Module):
         """Keep or zero whole samples: [B, ...] -> [B, ...]."""
         if self.rate == 0.0 or not self.training:
             return x
-        kept = torch.empty(x.shape[:1], dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)  # [B]
+        kept = x.new_empty(x.shape[:1]).bernoulli_(1 - self.rate)  # [B], a DTensor as x is
         return x * (kept / (1 - self.rate)).reshape(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from dinat_ref import NeighborhoodAttention1D, NeighborhoodAttention2D, neighborhood_av, neighborhood_qk
 from dinat_ref import neighborhood_weights as weights_of
 from dinat_ref.models import DiNAT, DinatConfig
+from dinat_ref.models.layers import DropPath
 from tests.parallel.ranks import RankError, Ranks, mesh_of
 from tests.strategies import FAST_IMPLS, IMPLS, Problem
 
@@ -227,6 +228,19 @@ def check_module_of_dtensors(name: str, place: Placement) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_layers_and_models_of_dtensors(name: str, place: Placement, ranks: Ranks) -> None:
     ranks.run(check_module_of_dtensors, name, place)
+
+
+def check_drop_path(place: Placement) -> None:
+    torch.manual_seed(3)
+    x = distribute_tensor(torch.ones(16, 3, dtype=torch.float64), mesh_of((2,)), [place])
+    kept = whole(DropPath(0.5)(x))
+    assert set(kept[:, 0].tolist()) == {0.0, 2.0}
+    assert_close(kept, kept[:, :1].expand(-1, 3))
+
+
+@pytest.mark.parametrize("place", [Replicate(), Shard(0)], ids=["replicated", "batch"])
+def test_whole_samples_of_dtensors_are_dropped(place: Placement, ranks: Ranks) -> None:
+    ranks.run(check_drop_path, place)
 
 
 def own_part(x: Tensor) -> Tensor:
