@@ -50,6 +50,8 @@ class Operands:
     def widened(self) -> "Operands":
         """The same call in float32 at least."""
         dtype = torch.promote_types(self.dtype, torch.float32)
+        if dtype == self.dtype and (self.rpb is None or self.rpb.dtype == dtype):
+            return self
         names = ("query", "key", "value", "rpb", "additional_keys", "additional_values")
         tensors = {name: getattr(self, name) for name in names}
         return replace(self, **{name: x.to(dtype) for name, x in tensors.items() if x is not None})

@@ -93,7 +93,7 @@ def known_finite(*tensors: Tensor | None) -> bool:
         (True, False)
     """
     given = [tensor for tensor in tensors if tensor is not None]
-    return all(may_look(tensor) for tensor in given) and all(math.isfinite(_square_of_norm(x)) for x in given)
+    return may_look(given[0]) and all(math.isfinite(_square_of_norm(x)) for x in given)  # all are on one device
 
 
 def known_harmless(query: Tensor, key: Tensor, value: Tensor | None, bias: Tensor | None, scale: float = 1.0) -> bool:
@@ -120,6 +120,8 @@ def _square_of_norm(tensor: Tensor) -> float:
     """The sum of all squares, which is not finite if a number is not; by the fastest of PyTorch's sums."""
     if tensor.dtype == torch.bfloat16:
         return float(torch.linalg.vector_norm(tensor.detach())) ** 2
-    in_memory = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)  # its own order needs no copy
-    flat = tensor.detach().permute(in_memory).reshape(-1)
+    flat = tensor.detach()
+    if not flat.is_contiguous():  # the order in which it lies in memory needs no copy
+        flat = flat.permute(sorted(range(flat.ndim), key=flat.stride, reverse=True))
+    flat = flat.reshape(-1)
     return float(torch.dot(flat, flat))
