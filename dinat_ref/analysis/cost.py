@@ -10,8 +10,8 @@ pooling reads. Activations, softmax and residual sums are free.
 The two know nothing of each other, and agree to the last operation.
 
 PyTorch's FlopCounterMode gives other numbers, for it counts what is executed: two for a multiply-add; no bias,
-LayerNorm or pooling; and of attention whole slabs of keys, by careful products, on meta tensors, but nothing on a CPU,
-where it has no formula for PyTorch's fused attention. Of DiNAT-Mini at 224 it sees, halved, 2.84 G on meta tensors and
+LayerNorm or pooling; and of attention whole slabs of keys on meta tensors, but nothing on a CPU,
+where it has no formula for PyTorch's fused attention. Of DiNAT-Mini at 224 it sees, halved, 2.77 G on meta tensors and
 2.55 on a CPU; the papers count 2.713.
 """
 

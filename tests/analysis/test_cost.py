@@ -77,7 +77,7 @@ def test_the_papers_table(tokens, dim, keys):
 
 
 def test_pytorchs_own_counter_counts_what_is_executed():
-    """As the module says: the same convolutions and linear maps, whole slabs of keys with care, no biases or norms."""
+    """As the module says: the same convolutions and linear maps, whole slabs of keys, no biases or norms."""
     model = create_model("dinat_mini", device="meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, 224, 224, device="meta"))
@@ -86,4 +86,4 @@ def test_pytorchs_own_counter_counts_what_is_executed():
     assert halved.pop("convolution") == ours["convolution"]
     assert halved.pop("addmm") == ours["linear"]
     assert ours["attention"] < sum(halved.values()) < 3 * ours["attention"]
-    assert counter.get_total_flops() / 2e9 == pytest.approx(2.84, abs=0.005)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(2.77, abs=0.005)
