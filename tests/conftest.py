@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,11 @@ settings.register_profile("dev", max_examples=15, **COMMON)
 settings.register_profile("ci", max_examples=20, derandomize=True, database=None, print_blob=True, **COMMON)
 settings.register_profile("deep", max_examples=500, **COMMON)
 settings.load_profile(os.environ.get("DINAT_REF_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell that starts a run in the background has it ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which some tests send to the processes that they start
 
 torch.set_num_threads(1)  # the problems are small, and pytest runs several processes
 
