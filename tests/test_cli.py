@@ -217,12 +217,14 @@ def test_choices_are_those_of_the_rooms() -> None:
     from dinat_ref.analysis import kernel_tiles
     from dinat_ref.options import tiles, train, verify
     from dinat_ref.testing import kernel, registry
+    from dinat_ref.testing import verify as kit
     from dinat_ref.training import recipe
 
     assert tiles.TILINGS == kernel_tiles.TILINGS
     assert train.AUGMENTATIONS == recipe.AUGMENTATIONS
     assert verify.LAYOUTS == kernel.LAYOUTS
     assert tuple(registry.BUDGETS) == verify.BUDGETS
+    assert kit.ALLOWED == verify.SECONDS
 
 
 def test_package_runs() -> None:

@@ -4,6 +4,7 @@ import argparse
 
 LAYOUTS = ("heads_last", "heads_first")
 BUDGETS = ("quick", "full", "deep")
+SECONDS = {"quick": 120.0, "full": 600.0, "deep": 600.0}  # about how long each may take
 EPILOG = """\
 TARGET is MODULE:CALLABLE with the argument names of NATTEN 0.21, or the name of a peer: natten, natten-mps,
 attention-gym. In M:F, {n} stands for the number of axes: natten.functional:na{n}d_qk.
@@ -41,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where to run it (default cpu)")
     parser.add_argument("--budget", choices=BUDGETS, default="quick", help="how thorough (default quick)")
     parser.add_argument("--seed", type=int, default=0, help="of the random problems (default 0)")
-    parser.add_argument("--seconds", type=float, help="about how long it may take (default by budget: 120, 600, 1800)")
+    seconds = ", ".join(f"{name} {allowed:.0f}" for name, allowed in SECONDS.items())
+    parser.add_argument("--seconds", type=float, help=f"about how long it may take (default: {seconds})")
     parser.add_argument("--only", default="", metavar="IDS", help="ids of checks, or their beginnings, by commas")
     parser.add_argument("--expect", action="append", default=[], metavar="ID=REASON", help="a check known to fail")
     parser.add_argument("--report", action="append", default=[], metavar="FILE", help="write FILE.json or FILE.html")
